@@ -1,0 +1,299 @@
+// What a configuration file says, as plain structs; the initialisers are the defaults, and
+// conf/reference.yaml is the manual of every field. load() fills in what depends on other fields
+// (marked "resolved"), so that nobody asks twice what a default is. A Config is a value: copied freely,
+// never changed once loaded. A Duration of 0 means none, a count of 0 no limit, unless it says otherwise.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/address.h"
+#include "base/text.h"
+#include "base/time.h"
+
+namespace penstock {
+
+using NamedValues = std::vector<std::pair<std::string, std::string>>;  // in the order of the file
+
+struct CertificateFiles {
+    std::string certificate;
+    std::string key;
+};
+
+struct ListenTls {
+    std::vector<CertificateFiles> certificates;  // the first is for clients without SNI
+    std::string client_ca;                       // set: clients must show a certificate that it signed
+};
+
+struct Listen {
+    Address address;
+    bool http1 = true;
+    bool http2 = false;
+    std::optional<ListenTls> tls;
+};
+
+enum class HalfClose : uint8_t { hangup, serve };
+
+struct Limits {
+    uint64_t memory = 1 * GiB;  // of all bodies together
+    uint32_t connections = 65536;
+    uint32_t header_bytes = 32 * KiB;
+    uint32_t headers = 100;
+    uint64_t body = 100 * MiB;  // 0: no limit
+    Duration client_header_timeout = 10s;
+    Duration client_body_timeout = 30s;
+    Duration client_write_timeout = 30s;
+    Duration client_idle_timeout = 75s;
+    Duration drain = 30s;
+    HalfClose half_close = HalfClose::hangup;
+};
+
+enum class LogFormat : uint8_t { json, combined, off };
+
+struct AccessLog {
+    std::string path = "stdout";  // or stderr, or a file
+    LogFormat format = LogFormat::json;
+};
+
+struct Ready {
+    std::string path;  // a GET of it must answer 2xx; empty: being able to connect is enough (tcp: true)
+    Duration interval = 200ms;
+    Duration timeout = 120s;
+};
+
+struct Stop {
+    int signal = 15;  // TERM
+    Duration grace = 30s;
+};
+
+struct Restart {
+    Duration backoff = 500ms;
+    Duration max_backoff = 30s;
+    uint32_t give_up_after = 0;  // failed starts in a row; 0: never
+};
+
+struct Recycle {
+    uint64_t requests = 0;
+    uint64_t rss = 0;
+    double jitter = 0.1;  // of both, so that not all workers go at once
+};
+
+// How a worker is told where to listen: found from the placeholder that its command or environment uses.
+enum class WorkerAddress : uint8_t { socket, port };
+
+struct Workers {
+    // argv, placeholders ${SOCKET} ${PORT} ${INDEX} ${GPU} still in it; a shell string stands as
+    // /bin/sh -c TEXT with `shell` set.
+    std::vector<std::string> command;
+    bool shell = false;
+    WorkerAddress address = WorkerAddress::socket;  // resolved
+    std::string directory;                          // empty: where penstock was started
+    NamedValues environment;                        // added to our own; values may hold placeholders
+    uint32_t count = 1;
+    std::vector<std::string> gpus;  // indices or UUIDs; worker i gets gpus[i mod n]
+    Ready ready;
+    Stop stop;
+    Restart restart;
+    Recycle recycle;
+};
+
+struct Server {
+    Address address;
+    uint32_t weight = 1;
+    bool backup = false;
+    uint32_t concurrency = 0;  // resolved: its own, else what the upstream says, else 0
+    Duration resolve{};        // a host name: look it up again this often; 0: once, at start
+};
+
+enum class Protocol : uint8_t { http1, http2 };
+
+struct BackendTls {
+    bool verify = true;
+    std::string ca;           // empty: the system's
+    std::string server_name;  // empty: the host of the address
+    std::string certificate;  // ours, shown to the backend
+    std::string key;
+};
+
+enum class BalancePolicy : uint8_t { least_busy, round_robin, random_two, first, hash };
+enum class HashKey : uint8_t { client_ip, path, header, cookie, query };
+
+struct Balance {
+    BalancePolicy policy = BalancePolicy::least_busy;
+    HashKey hash = HashKey::client_ip;
+    std::string hash_name;  // of the header, cookie or query parameter
+};
+
+struct Queue {
+    uint32_t size = 100;  // 0: no queue, busy is refused at once
+    Duration timeout = 30s;
+    uint64_t bytes = 256 * MiB;
+    Duration start_timeout = 120s;
+    bool refuse_hopeless = false;
+};
+
+struct Timeouts {
+    Duration connect = 2s;
+    Duration first_byte = 300s;
+    Duration idle = 60s;
+    Duration client_stall = 10s;
+    Duration request{};
+};
+
+// What a route says instead of its upstream; nothing: as the upstream.
+struct RouteTimeouts {
+    std::optional<Duration> connect;
+    std::optional<Duration> first_byte;
+    std::optional<Duration> idle;
+    std::optional<Duration> client_stall;
+    std::optional<Duration> request;
+};
+
+struct Buffer {
+    uint64_t request = 1 * MiB;
+    uint64_t response = 1 * MiB;
+};
+
+enum class OnAbandon : uint8_t { drain, close, restart };
+
+struct Pool {
+    Duration idle = 4s;
+};
+
+struct StatusCodes {
+    uint16_t queue_full = 429;
+    uint16_t queue_timeout = 503;
+    uint16_t request_timeout = 504;
+    uint16_t no_backend = 503;
+};
+
+struct CircuitBreaker {
+    uint32_t max_connections = 0;
+    uint32_t max_pending_requests = 0;
+    uint32_t max_requests = 0;
+    uint32_t max_retries = 3;
+    uint32_t max_requests_per_connection = 0;
+};
+
+struct SuccessRate {
+    double stdev_factor = 1.9;
+    uint32_t min_backends = 5;
+    uint32_t min_requests = 100;
+};
+
+struct FailurePercentage {
+    uint32_t threshold = 85;
+    uint32_t min_backends = 5;
+    uint32_t min_requests = 50;
+};
+
+struct OutlierDetection {
+    uint32_t consecutive_5xx = 5;  // 0: off, as in the two below
+    uint32_t consecutive_gateway_errors = 0;
+    uint32_t consecutive_local_errors = 5;
+    Duration interval = 10s;
+    Duration base_ejection_time = 30s;
+    Duration max_ejection_time = 300s;
+    uint32_t max_ejection_percent = 50;
+    uint32_t min_healthy = 1;
+    std::optional<SuccessRate> success_rate;
+    std::optional<FailurePercentage> failure_percentage;
+};
+
+struct HealthCheck {
+    std::string path = "/health";
+    Duration interval = 5s;
+    Duration timeout = 1s;
+    uint32_t healthy = 2;
+    uint32_t unhealthy = 3;
+    uint16_t expect = 200;
+};
+
+struct Retry {
+    uint32_t attempts = 1;  // after the first one; 0: never again
+    bool on_connect_failure = true;
+    bool on_reset_before_response = true;
+    Duration per_try_timeout{};
+    double budget = 0.2;      // of the requests in flight
+    bool idempotent = false;  // a POST may be sent again too
+};
+
+struct Upstream {
+    std::string name;
+    std::optional<Workers> workers;
+    std::vector<Server> servers;
+    Protocol protocol = Protocol::http1;
+    std::optional<BackendTls> tls;
+    Balance balance;
+    uint32_t concurrency = 0;  // resolved, per worker: 1 where there are workers; servers have their own
+    Queue queue;
+    Timeouts timeouts;
+    Buffer buffer;
+    OnAbandon on_abandon = OnAbandon::close;  // resolved: drain where slots are limited
+    Duration abandon_grace = 30s;
+    Duration abandon_limit = 300s;
+    Pool pool;
+    StatusCodes status;
+    CircuitBreaker circuit_breaker;
+    std::optional<OutlierDetection> outlier_detection;
+    std::optional<HealthCheck> health_check;
+    Duration slow_start{};
+    Retry retry;
+
+    bool has_slots() const;       // some backend has a limit of its own
+    uint32_t queue_size() const;  // the smaller of queue.size and max_pending_requests (where that is set)
+};
+
+struct Device {
+    std::string gpu;  // index, UUID, or all
+    uint32_t slots = 1;
+    uint64_t min_free_memory = 0;
+};
+
+// Which requests; an empty field matches everything. At most one of path and prefix is set.
+struct Match {
+    std::string host;    // lower case, without port; *.example.com matches every name below
+    std::string path;    // the whole path; {name} stands for one or more characters other than '/'
+    std::string prefix;  // how the path begins
+    std::vector<std::string> methods;
+    NamedValues headers;  // names in lower case; the value must be equal
+};
+
+struct Route {
+    Match match;
+    std::string upstream;       // may hold {name} of match.path
+    bool strip_prefix = false;  // the backend sees the path without match.prefix
+    RouteTimeouts timeouts;
+};
+
+enum class LimitKey : uint8_t { client_ip, header, cookie, path, route, global };
+
+struct RateLimit {
+    std::string name;
+    LimitKey key = LimitKey::global;
+    std::string key_name;      // of the header or cookie, or the {name} of the route's path
+    std::optional<Rate> rate;  // at least one of rate and concurrency is set
+    uint64_t burst = 0;        // resolved: what the rate gives in a second, at least 1
+    uint32_t concurrency = 0;
+    Match match;
+};
+
+struct Config {
+    std::vector<Listen> listen;    // never empty once loaded: 127.0.0.1:8000 when the file names none
+    std::optional<Address> admin;  // 127.0.0.1:9901; nothing: `admin: off`
+    uint32_t threads = 1;          // resolved from auto
+    Limits limits;
+    std::vector<Network> trusted_proxies;  // 127.0.0.0/8 and ::1
+    AccessLog access_log;
+    std::vector<Upstream> upstreams;  // in the order of the file
+    std::vector<Device> devices;
+    std::vector<Route> routes;  // never empty once loaded; a single upstream without routes gets one for all
+    std::vector<RateLimit> rate_limits;
+
+    const Upstream* upstream(std::string_view name) const;
+};
+
+}  // namespace penstock
