@@ -1,0 +1,44 @@
+// Shapes a head for the next hop. Order matters and is the caller's: first the drop_ functions, which flag
+// what came from outside, then forwarding_fields(), whose lines the writer adds behind. So nobody can remove
+// or forge what we add by naming it in Connection or by sending it first. All of it is idempotent: a retry
+// may run it again.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "http/head.h"
+
+namespace penstock {
+
+// Flags what is for this hop only (RFC 9110 7.6.1): Connection and all that it names, Keep-Alive,
+// Proxy-Connection, Transfer-Encoding, TE unless it asks for trailers, Upgrade unless `keep_upgrade`,
+// HTTP2-Settings, Proxy-Authenticate and -Authorization; and what no client may say: Proxy (httpoxy),
+// x-penstock-*, and names with '_' or '.' that alias a name this proxy makes or trusts. Connection cannot
+// remove host, content-length or forwarding fields: a request without them would mean something else.
+void drop_request_hop(Head& head, bool keep_upgrade);
+void drop_response_hop(Head& head, bool keep_upgrade);
+// Trailers: what Connection of their head names, and hop-by-hop names.
+void drop_trailer_hop(Head& trailers, const Head& head);
+
+// What the connection says about the client. Texts only: who is trusted was decided before.
+struct ClientFacts {
+    std::string_view address;  // "203.0.113.7", "2001:db8::1"; empty for a unix socket
+    std::string_view scheme = "http";
+    std::string_view port;  // of ours that it came to
+    bool trusted = false;   // its own forwarding fields are believed and extended
+};
+
+// Untrusted: X-Forwarded-*, Forwarded and X-Real-IP that it sent are dropped, and ours say what we know.
+// Trusted: X-Forwarded-For and Forwarded are extended, the others kept where they are sane, else made.
+// Writes at most max_forwarding_fields lines into `out` and returns how many; their texts live in the arena.
+constexpr size_t max_forwarding_fields = 6;
+size_t forwarding_fields(Head& head, const ClientFacts& client, Arena& arena, FieldLine* out);
+
+// Who the client is: counted from the right over X-Forwarded-For, the first address that is not trusted
+// (the last one read, where all are). `connected` where its peer is not trusted or says nothing sane.
+using Trusts = bool (*)(const void* with, std::string_view address);
+std::string_view client_address(const Head& head, std::string_view connected, Trusts trusts,
+                                const void* with);
+
+}  // namespace penstock
