@@ -1,0 +1,173 @@
+// What an exchange and the park hand each other: a Ticket is a place in an upstream's queue, a Lease is one
+// slot on one backend of one worker generation, a Wake says "ask the park again" to whoever owns either.
+//
+//     admit ──> granted: here is a Lease          Lease:  Held ── run ──> Running ── proof ──> Over
+//       │                                                   │                │
+//       ├─────> waiting ── wake or timer ── collect         └─ dropped ──> Over   └─ not wanted ──> Abandoned
+//       └─────> refused: reason, Retry-After
+//
+// A Ticket lives inside its exchange; the park links it into its queue, so it must be Out (cancelled or
+// collected) before it dies. The Park outlives every lease. The surprising thing: letting go of a lease that
+// was used does not give its slot back. Only proof that the work is over does; see Park::finish.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "base/list.h"
+#include "base/slab.h"
+#include "base/time.h"
+
+namespace penstock {
+
+class Park;
+
+// Numbers that the park gives. They stay the same until the thing is forgotten, then may be used again.
+enum class UpstreamId : uint16_t { none = UINT16_MAX };
+enum class DeviceId : uint16_t { none = UINT16_MAX };
+struct BackendId {
+    UpstreamId upstream = UpstreamId::none;
+    uint16_t index = 0;  // among the backends of its upstream
+    bool operator==(const BackendId&) const = default;
+};
+
+constexpr size_t max_upstreams = 1024;
+constexpr size_t max_backends = 256;  // of one upstream
+
+// Some backends of one upstream.
+class BackendSet {
+  public:
+    void add(size_t index) { words_[index / 64] |= uint64_t{1} << index % 64; }
+    bool has(size_t index) const { return words_[index / 64] >> index % 64 & 1; }
+    bool empty() const { return !(words_[0] | words_[1] | words_[2] | words_[3]); }
+
+  private:
+    std::array<uint64_t, max_backends / 64> words_{};
+};
+
+// "Ask the park": collect() for a ticket, connect() or is_over() for a lease. Carries nothing, and may be
+// lost or doubled: the park sends it again until it is answered. Without a handle it is for the loop itself,
+// which then calls idle_to_close().
+struct Wake {
+    uint16_t loop = 0;
+    Handle to;
+    bool for_loop() const { return to.slot == Handle{}.slot; }
+};
+
+// Filled by a call, posted by the caller once the call has returned (and so unlocked).
+struct Wakes {
+    static constexpr size_t capacity = 32;
+
+    Wakes() {}  // leaves `items` as they are
+    std::array<Wake, capacity> items;
+    size_t count = 0;
+    bool more = false;  // the call stopped at its bound: post these, then call Park::resume with a fresh one
+    bool main = false;  // the main thread should call tick(): it has something to do, or a nearer deadline
+
+    const Wake* begin() const { return items.data(); }
+    const Wake* end() const { return items.data() + count; }
+};
+
+// Why the park refuses; to_string gives the x-penstock-reason of each.
+enum class Refusal : uint8_t {
+    none,
+    queue_full,
+    queue_timeout,
+    no_backend,
+    circuit_open,
+    draining,
+    request_timeout
+};
+std::string_view to_string(Refusal);
+// Which bound of the circuit breaker refused: the label `limit` of penstock_circuit_open_total.
+enum class CircuitLimit : uint8_t { none, connections, requests, pending };
+std::string_view to_string(CircuitLimit);
+
+struct OwedTag;
+struct QueueTag;
+struct WorkTag;
+struct AbandonedTag;
+struct PermitTag;
+
+// Somebody to be woken, until he has asked.
+struct Owed : Link<OwedTag> {
+    Wake wake;
+    Time woken_at{};
+};
+
+class Ticket : Link<QueueTag>, Owed {
+  public:
+    // The owner sets these while the ticket is Out, and leaves them alone until it is Out again.
+    UpstreamId upstream = UpstreamId::none;
+    uint64_t bytes = 0;     // of its body that wait with it
+    Time deadline = never;  // of the request as a whole
+    BackendSet excluded;    // tried already: waits for any other, as long as another one is Ready
+    int prefer = -1;        // index of the backend that it would like; any other will do
+    bool fresh = false;     // wants a new connection, not a pooled one
+    void set_wake(Wake to) { wake = to; }
+
+  private:
+    friend class Park;
+    template <class, class>
+    friend class List;
+    friend struct ParkState;
+    enum class Place : uint8_t { out, waiting, granted, refused };
+
+    bool is_restricted() const { return !excluded.empty(); }
+
+    Place place_ = Place::out;
+    Refusal refusal_ = Refusal::none;
+    uint64_t number_ = 0;        // order of arrival; kept over retries; 0: never admitted
+    Duration waited_serving_{};  // while the upstream was Serving, over all its waits; while it waits: where
+    Duration waited_coming_{};   // the upstream's clock stood when it would have been zero. So for Coming.
+    struct Work* work_ = nullptr;  // granted
+};
+
+// What to do for a connection.
+enum class Connect : uint8_t {
+    reuse,  // take an idle one of this loop's pool; the park counted it out for you
+    dial,   // open one
+    wait,   // no permit: an idle one elsewhere is being closed first. A wake comes; then connect() again
+    lost,   // the worker's generation has ended: finish(unused), admit again
+};
+
+// Move-only. Its destructor abandons what was used (a test's park calls it an error) and drops what was not.
+class Lease {
+  public:
+    Lease() = default;  // holds nothing
+    Lease(Lease&& other) noexcept { *this = static_cast<Lease&&>(other); }
+    Lease& operator=(Lease&& other) noexcept;
+    ~Lease() { let_go(); }
+
+    explicit operator bool() const { return work_; }
+    BackendId backend() const { return backend_; }
+    uint32_t generation() const { return generation_; }
+    Connect how() const { return how_; }  // as last told by collect(), connect() or redial()
+
+  private:
+    friend class Park;
+    friend struct ParkState;
+    void let_go();
+
+    Park* park_ = nullptr;
+    Work* work_ = nullptr;  // the park's: only touched under its lock
+    BackendId backend_;
+    uint32_t generation_ = 0;
+    Connect how_ = Connect::wait;
+};
+
+// The park's answer to admit, collect, retry and (without lease) peek.
+struct Admission {
+    enum class Kind : uint8_t { granted, waiting, refused };
+
+    Kind kind = Kind::refused;
+    Refusal refusal = Refusal::none;
+    CircuitLimit limit = CircuitLimit::none;
+    uint32_t retry_after = 0;  // seconds, of a refusal
+    Time wait_until = never;   // waiting: when to collect() if no wake came before
+    Lease lease;
+};
+
+}  // namespace penstock
