@@ -1,0 +1,78 @@
+// Bytes: a queue of bytes in pieces of chunks, filled behind and emptied in front. Small runs are copied into
+// a tail chunk of its own; large ones that already lie in a chunk are linked, not copied. Used for a body
+// and for a channel's output. Its ring of pieces keeps its room, so steady traffic allocates nothing.
+#pragma once
+
+#include <algorithm>
+#include <cassert>
+#include <cstdint>
+#include <string_view>
+#include <sys/uio.h>
+#include <vector>
+
+#include "base/chunk.h"
+
+namespace penstock {
+
+struct Piece {
+    ChunkRef chunk;
+    uint32_t begin = 0;
+    uint32_t end = 0;
+
+    uint32_t size() const { return end - begin; }
+    std::string_view view() const { return {chunk->data() + begin, size()}; }
+};
+
+class Bytes {
+  public:
+    // A shorter run is copied: a piece of its own would cost more than the copy, and would hold a chunk that
+    // is mostly empty. So a queue of long runs is at least half full of bytes.
+    static constexpr size_t least_linked = 8192;
+
+    bool empty() const { return size_ == 0; }
+    size_t size() const { return size_; }
+    size_t charge() const { return charge_; }  // the capacities of all chunks, each piece's for itself
+    size_t pieces() const { return count_; }
+    const Piece& piece(size_t i) const { return ring_[(first_ + i) & (ring_.size() - 1)]; }
+
+    // Room for `bytes` in one run behind the last byte; what is written there counts once committed.
+    char* reserve(ChunkPool& pool, size_t bytes) {
+        if (count_ == 0 || !has_tail_ || room() < bytes) add_tail(pool, bytes);
+        Piece& last = back();
+        return last.chunk->data() + last.end;
+    }
+    void commit(size_t bytes) {
+        back().end += static_cast<uint32_t>(bytes);
+        size_ += bytes;
+    }
+
+    void copy(ChunkPool& pool, std::string_view bytes);
+    void link(const ChunkRef& chunk, uint32_t begin, uint32_t end);
+    // Links what is large and copies what is small; `bytes` lie in `chunk`.
+    void append(ChunkPool& pool, const ChunkRef& chunk, std::string_view bytes) {
+        if (bytes.size() < least_linked) return copy(pool, bytes);
+        auto begin = static_cast<uint32_t>(bytes.data() - chunk.get()->data());
+        link(chunk, begin, begin + static_cast<uint32_t>(bytes.size()));
+    }
+
+    std::string_view front() const { return count_ ? piece(0).view() : std::string_view(); }
+    void drop(size_t bytes);  // from the front
+    void drop_piece();        // the first one, whole
+    void clear();
+    int gather(iovec* out, int most) const;
+
+  private:
+    Piece& back() { return ring_[(first_ + count_ - 1) & (ring_.size() - 1)]; }
+    size_t room() { return back().chunk->capacity - back().end; }
+    void add_tail(ChunkPool& pool, size_t bytes);
+    Piece& push();
+
+    std::vector<Piece> ring_;  // its size is a power of two, or 0
+    uint32_t first_ = 0;
+    uint32_t count_ = 0;
+    bool has_tail_ = false;  // the last piece's chunk was taken here, so the room behind it is ours to fill
+    size_t size_ = 0;
+    size_t charge_ = 0;
+};
+
+}  // namespace penstock

@@ -1,0 +1,247 @@
+#include "net/channel.h"
+
+#include <cassert>
+#include <cerrno>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+namespace penstock {
+
+namespace {
+// One write takes at most this many pieces; 64 KiB of output are rarely more.
+constexpr int most_pieces = 64;
+// A chunk with less room than this behind its input is not worth a read: take the next one.
+constexpr uint32_t least_read = 2048;
+}  // namespace
+
+Channel::~Channel() {
+    if (fd_ < 0) return;
+    if (watching_) event_del(&event_);
+    ::close(fd_);
+}
+
+void Channel::adopt(int fd, bool is_unix) {
+    assert(fd_ < 0);
+    fd_ = fd;
+    is_unix_ = is_unix;
+    writable_ = true;
+    // On TCP one edge-triggered event for everything costs one wake-up a request. On a unix socket every read
+    // by the other end would raise a write event, so there it is watched only while a write waits.
+    watch(is_unix ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
+}
+
+int Channel::connect(const SocketAddress& address) {
+    assert(fd_ < 0);
+    auto [fd, error] = dial(address);
+    if (error != 0 && error != EINPROGRESS) {
+        if (fd >= 0) ::close(fd);  // it was in no event base: no stale event can meet its number
+        return error_ = error;
+    }
+    fd_ = fd;
+    is_unix_ = address.is_unix();
+    connecting_ = error == EINPROGRESS;
+    writable_ = !connecting_;
+    watch(is_unix_ && !connecting_ ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
+    return error_ = 0;
+}
+
+void Channel::watch(short what) {
+    if (watching_ == what) return;
+    if (watching_) event_del(&event_);
+    watching_ = what;
+    event_assign(&event_, loop_.base(), fd_, static_cast<short>(what | EV_ET | EV_PERSIST), on_event, this);
+    event_add(&event_, nullptr);
+}
+
+void Channel::on_event(int, short what, void* arg) {
+    auto& self = *static_cast<Channel*>(arg);
+    ++self.events_;
+    if (self.connecting_) {
+        int error = socket_error(self.fd_);
+        if (error != 0) {
+            self.fail(error);
+            return self.user_.fill();
+        }
+        if (!(what & EV_WRITE)) return;
+        self.connecting_ = false;
+        self.loop_.turn().mark(self.user_);
+    }
+    if (what & EV_WRITE) {
+        self.writable_ = true;
+        if (!self.output_.empty() || (self.shut_ && !self.shut_done_)) self.want_flush();
+    }
+    if (what & EV_CLOSED) {
+        self.fin_seen_ = true;
+        if (self.is_unix_ && both_ways_closed(self.fd_)) self.write_failed_ = true;
+    }
+    if (!(what & (EV_READ | EV_CLOSED))) return;
+    self.readable_ = true;
+    if (!self.paused_) return self.read_some();
+    // libevent shows a reset as data. Reading would tell, but nobody wants bytes now: ask.
+    if (int error = what & EV_CLOSED ? 0 : socket_error(self.fd_); error != 0) self.fail(error);
+    self.user_.fill();
+}
+
+void Channel::resume() {
+    paused_ = false;
+    if (filling_) return;  // fill() itself resumed: read_some() goes on
+    if (!input().empty()) {
+        user_.fill();
+        if (paused_) return;
+    }
+    if (readable_) read_some();
+}
+
+void Channel::read_some() {
+    if (fd_ < 0 || connecting_) return;
+    size_t got = 0;
+    filling_ = true;
+    while (readable_ && !paused_ && !dead_ && got < most_read_a_turn) {
+        if (!make_room()) break;
+        uint32_t room = input_->capacity - end_;
+        ssize_t n = ::recv(fd_, input_->data() + end_, room, 0);
+        if (n > 0) {
+            end_ += static_cast<uint32_t>(n);
+            got += static_cast<size_t>(n);
+            bytes_read_ += static_cast<uint64_t>(n);
+            if (n < room && !fin_seen_) readable_ = false;
+            if (finishing_) {
+                discarded_ += static_cast<uint32_t>(n);
+                discard_input();
+                if (finished()) loop_.turn().mark(user_);
+                continue;
+            }
+        } else if (n == 0) {
+            readable_ = false;
+            fin_seen_ = at_end_ = true;
+            if (finishing_) loop_.turn().mark(user_);
+        } else if (errno == EINTR) {
+            continue;
+        } else {
+            readable_ = false;
+            if (errno != EAGAIN) fail(errno);
+        }
+        user_.fill();
+    }
+    filling_ = false;
+    compact();
+    // One fast socket must not own a turn: what is left waits for the next one.
+    if (readable_ && !paused_ && !dead_) loop_.turn().mark(user_);
+}
+
+// Room to read into, in one run with what is unread: a parser looks at contiguous bytes.
+bool Channel::make_room() {
+    if (!input_) {
+        input_ = loop_.chunks().take_large();
+        begin_ = end_ = 0;
+        return true;
+    }
+    if (begin_ == end_ && !input_.is_shared()) begin_ = end_ = 0;
+    if (input_->capacity - end_ >= least_read) return true;
+    size_t unread = end_ - begin_;
+    // The unread part is all of a chunk: its reader needs a larger one (it has a limit of its own).
+    size_t bytes = unread + least_read > large_chunk_bytes ? 2 * unread + least_read : large_chunk_bytes;
+    ChunkRef fresh = loop_.chunks().take_for(bytes);
+    std::memcpy(fresh->data(), input_->data() + begin_, unread);
+    input_ = std::move(fresh);
+    begin_ = 0;
+    end_ = static_cast<uint32_t>(unread);
+    return true;
+}
+
+// Between turns an idle connection holds no chunk, and one with a few unread bytes a small one.
+void Channel::compact() {
+    if (!input_) return;
+    uint32_t unread = end_ - begin_;
+    if (unread == 0) {
+        input_.reset();
+        begin_ = end_ = 0;
+    } else if (input_->capacity > small_chunk_bytes && unread <= small_chunk_bytes / 2) {
+        ChunkRef small = loop_.chunks().take_small();
+        std::memcpy(small->data(), input_->data() + begin_, unread);
+        input_ = std::move(small);
+        begin_ = 0;
+        end_ = unread;
+    }
+}
+
+void Channel::commit(size_t bytes) {
+    output_.commit(bytes);
+    want_flush();
+}
+
+void Channel::write(std::string_view bytes) {
+    output_.copy(loop_.chunks(), bytes);
+    want_flush();
+}
+
+void Channel::link(const Piece& piece) {
+    output_.append(loop_.chunks(), piece.chunk, piece.view());
+    want_flush();
+}
+
+void Channel::shut() {
+    shut_ = true;
+    want_flush();
+}
+
+void Channel::finish() {
+    shut();
+    finishing_ = true;
+    paused_ = false;
+    discard_input();
+    if (readable_) loop_.turn().mark(user_);  // its run() resumes
+}
+
+void Channel::flush(Time) {
+    if (fd_ < 0 || connecting_ || dead_) return;
+    while (!output_.empty() && writable_ && !write_failed_) {
+        iovec parts[most_pieces];
+        msghdr message{};
+        message.msg_iov = parts;
+        message.msg_iovlen = static_cast<size_t>(output_.gather(parts, most_pieces));
+        size_t all = output_.size();
+        ssize_t n = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
+        if (n < 0) {
+            if (errno == EINTR) continue;
+            if (errno == EAGAIN) {
+                writable_ = false;
+            } else if (errno == ENOBUFS || errno == ENOMEM) {
+                want_flush();  // the kernel is short of memory and tells nobody when that is over: ask again
+            } else {
+                error_ = errno;
+                write_failed_ = true;
+            }
+            break;
+        }
+        bytes_written_ += static_cast<uint64_t>(n);
+        output_.drop(static_cast<size_t>(n));
+        if (static_cast<size_t>(n) < all && message.msg_iovlen < most_pieces) writable_ = false;
+    }
+    if (write_failed_) {
+        output_.clear();  // nobody will read it; what the other side had to say may still be readable
+        loop_.turn().mark(user_);
+    }
+    if (is_unix_ && !write_failed_)
+        watch(output_.empty() ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
+    if (output_.empty() && shut_ && !shut_done_) {
+        ::shutdown(fd_, SHUT_WR);
+        shut_done_ = true;
+        if (finishing_ || tell_when_drained_) loop_.turn().mark(user_);
+    }
+    if (tell_when_drained_ && output_.size() < most_output / 2) {
+        tell_when_drained_ = false;
+        loop_.turn().mark(user_);
+    }
+}
+
+void Channel::fail(int error) {
+    error_ = error;
+    dead_ = write_failed_ = true;
+    connecting_ = false;
+    readable_ = false;
+    loop_.turn().mark(user_);
+}
+
+}  // namespace penstock

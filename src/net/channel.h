@@ -1,0 +1,146 @@
+// A Channel is one connected (or connecting) stream socket with its input and its output. It knows no HTTP.
+//
+// In poll it reads into chunks and calls its user's fill(); in flush it writes everything it was given with
+// one system call. It never calls its user otherwise: it marks it. The user owns the channel and frees it in
+// reap, which closes the descriptor (closed earlier, its number could meet a stale event in the same batch).
+//
+// Reading is edge-triggered: a short read means that the socket is empty and saves the read that would say
+// so. Once the other side has closed (fin), it reads on to the end. A paused channel leaves bytes in the
+// socket and remembers that it is readable.
+//
+// What a user sees of the other side's end, weakest first:
+//   fin_seen()      it has shut its writing side (bytes may still lie in the socket)
+//   at_end()        all its bytes are read, and it has shut its writing side
+//   write_failed()  what we write is lost; there may be something to read nevertheless
+//   dead()          reset, or both ways closed on a unix socket: nothing can come or go
+#pragma once
+
+#include <cstdint>
+#include <event2/event.h>
+#include <event2/event_struct.h>
+#include <string_view>
+
+#include "base/bytes.h"
+#include "base/turn.h"
+#include "net/loop.h"
+#include "net/socket.h"
+
+namespace penstock {
+
+// Who uses a channel: a task that also takes input as it comes.
+class ChannelUser : public Task {
+  public:
+    // Bytes have come, or an end, or it is connected. In poll, or in advance from resume(): parse, fill
+    // messages, set flags, mark; decide nothing, write nothing, close nothing.
+    virtual void fill() = 0;
+
+  protected:
+    ~ChannelUser() = default;
+};
+
+class Channel final : public Output {
+  public:
+    static constexpr size_t most_output = 64 * 1024;  // a user adds nothing to a fuller one
+    static constexpr size_t most_read_a_turn = 128 * 1024;
+
+    Channel(Loop& loop, ChannelUser& user) : loop_(loop), user_(user) {}
+    ~Channel();  // closes the descriptor
+    Channel(const Channel&) = delete;
+    Channel& operator=(const Channel&) = delete;
+
+    void adopt(int fd, bool is_unix);  // an accepted socket
+    // Starts to connect. `0` or EINPROGRESS: under way (or done); else why not. EAGAIN: call it again
+    // soon, the backlog of a unix socket is full.
+    int connect(const SocketAddress& address);
+    bool is_open() const { return fd_ >= 0; }
+    bool connecting() const { return connecting_; }
+    int error() const { return error_; }  // errno of what made it dead or failed
+    int descriptor() const { return fd_; }
+
+    // --- input
+    std::string_view input() const {
+        return input_ ? std::string_view(input_->data() + begin_, end_ - begin_) : std::string_view();
+    }
+    const ChunkRef& input_chunk() const { return input_; }
+    void consume(size_t bytes) { begin_ += static_cast<uint32_t>(bytes); }
+    void discard_input() { begin_ = end_; }
+    void pause() { paused_ = true; }
+    void resume();  // in advance: reads at once if there is something, and calls fill()
+    bool paused() const { return paused_; }
+    bool readable() const { return readable_; }
+    bool fin_seen() const { return fin_seen_; }
+    bool at_end() const { return at_end_; }
+    bool write_failed() const { return write_failed_; }
+    bool dead() const { return dead_; }
+    uint64_t events() const { return events_; }  // how often the kernel spoke: a pooled one must be silent
+    uint64_t bytes_read() const { return bytes_read_; }
+    uint64_t bytes_written() const { return bytes_written_; }
+
+    // --- output: in advance
+    bool has_room() const { return output_.size() < most_output; }
+    size_t output_bytes() const { return output_.size(); }
+    char* reserve(size_t bytes) { return output_.reserve(loop_.chunks(), bytes); }
+    void commit(size_t bytes);
+    void write(std::string_view bytes);
+    void link(const Piece& piece);
+    // Marks the user when the output has run half empty, or is empty and shut.
+    void tell_when_drained() { tell_when_drained_ = true; }
+
+    // Shuts our writing side once the output is out. The reading side goes on.
+    void shut();
+    bool is_shut() const { return shut_; }
+    // As shut(), and from here on the input is thrown away, up to 1 MiB, until the other side has closed;
+    // then `finished()`. Without it a client that still uploads sees a reset instead of our last words.
+    void finish();
+    bool finished() const {
+        return dead_ ||
+               (finishing_ && (write_failed_ || (shut_done_ && at_end_) || discarded_ > most_discarded));
+    }
+    void reset_on_close() {
+        if (fd_ >= 0) penstock::reset_on_close(fd_);
+    }
+
+    void flush(Time now) override;
+
+  private:
+    static constexpr size_t most_discarded = 1 << 20;
+
+    static void on_event(int fd, short what, void* self);
+    void read_some();
+    bool make_room();
+    void compact();
+    void watch(short what);
+    void fail(int error);
+    void want_flush() { loop_.turn().flush_later(*this); }
+
+    Loop& loop_;
+    ChannelUser& user_;
+    event event_{};
+    int fd_ = -1;
+    int error_ = 0;
+    ChunkRef input_;
+    uint32_t begin_ = 0;
+    uint32_t end_ = 0;
+    Bytes output_;
+    uint64_t events_ = 0;
+    uint64_t bytes_read_ = 0;
+    uint64_t bytes_written_ = 0;
+    uint32_t discarded_ = 0;
+    short watching_ = 0;
+    bool is_unix_ : 1 = false;
+    bool connecting_ : 1 = false;
+    bool readable_ : 1 = false;
+    bool writable_ : 1 = false;
+    bool paused_ : 1 = false;
+    bool fin_seen_ : 1 = false;
+    bool at_end_ : 1 = false;
+    bool dead_ : 1 = false;
+    bool write_failed_ : 1 = false;
+    bool shut_ : 1 = false;
+    bool shut_done_ : 1 = false;
+    bool finishing_ : 1 = false;
+    bool tell_when_drained_ : 1 = false;
+    bool filling_ : 1 = false;
+};
+
+}  // namespace penstock
