@@ -185,13 +185,17 @@ class Wire:
         got, self.pending = self.pending[:at + len(mark)], self.pending[at + len(mark):]
         return got
 
+    def read_some(self, most):
+        """At least one byte, at most so many."""
+        if not self.pending and not self._more():
+            raise Cut(f"{self.ended} where more was expected")
+        got, self.pending = self.pending[:most], self.pending[most:]
+        return got
+
     def read_exactly(self, size):
         parts, missing = [], size
         while missing:
-            if not self.pending and not self._more():
-                raise Cut(f"{self.ended} after {size - missing} of {size} bytes")
-            parts.append(self.pending[:missing])
-            self.pending = self.pending[len(parts[-1]):]
+            parts.append(self.read_some(missing))
             missing -= len(parts[-1])
         return b"".join(parts)
 
@@ -294,7 +298,13 @@ class Client(Wire):
                 answer.trailers = self.read_trailers()
             elif head.has("content-length"):
                 answer.framing = "length"
-                answer.body = self.read_exactly(int(head.get("content-length")))
+                size = int(head.get("content-length"))
+                body = bytearray()
+                try:
+                    while len(body) < size:
+                        body += self.read_some(size - len(body))
+                finally:
+                    answer.body = bytes(body)
             else:
                 answer.framing = "close"
                 answer.body = self.read_to_end()

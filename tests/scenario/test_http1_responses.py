@@ -1,0 +1,316 @@
+"""What backends answer: bodies of every framing, truncation that the client can see, rubbish, resets."""
+from types import SimpleNamespace
+
+import pytest
+
+from lib.backends import ScriptedBackend, unused_address
+from lib.checks import assert_refused
+
+
+@pytest.fixture(scope="module")
+def table(shared_lab):
+    """One penstock before one scripted backend. No retries, so that each case is one attempt."""
+    backend = shared_lab.backend(ScriptedBackend)
+    proxy = shared_lab.penstock(servers=[backend], retry={"attempts": 0}, threads=1,
+                                limits={"header_bytes": "16KiB", "headers": 50})
+    return SimpleNamespace(backend=backend, proxy=proxy)
+
+
+def one_exchange(table, answer, end=None, method="GET"):
+    """Sends a request, lets the backend answer, and gives (client, backend connection)."""
+    client = table.proxy.connect().send(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n")
+    at_work = table.backend.next_request()
+    at_work.send(answer)
+    if end:
+        getattr(at_work, end)()
+    return client, at_work
+
+
+def assert_connection_is_not_used_again(table, client, at_work):
+    """The client's next request is served, and on another backend connection."""
+    client.get("/next")
+    fresh = table.backend.next_request()
+    assert fresh is not at_work and fresh.request.target == "/next"
+    fresh.respond("next", fields="Connection: close\r\n")
+    assert client.read_response().body == b"next"
+
+
+# ---- framing
+
+good = {
+    "by length": ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", None),
+    "of length zero": ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
+    "by length between blanks": ("HTTP/1.1 200 OK\r\nContent-Length: \t5 \r\n\r\nhello", None),
+    "in chunks": ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", None),
+    "in no chunk": ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", None),
+    "in chunks with extensions": ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n5;x=y\r\nhello\r\n0;z\r\n\r\n", None),
+    "by close": ("HTTP/1.1 200 OK\r\n\r\nhello", "close"),
+    "by close, of HTTP/1.0": ("HTTP/1.0 200 OK\r\n\r\nhello", "close"),
+    "by half-close": ("HTTP/1.1 200 OK\r\n\r\nhello", "half_close"),
+    "by length, and a close": ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", "close"),
+    "with a reason of several words": ("HTTP/1.1 200 Fine, thank you\r\nContent-Length: 5\r\n\r\nhello", None),
+    "without a reason": ("HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhello", None),
+    "with an unknown status": ("HTTP/1.1 299 Odd\r\nContent-Length: 5\r\n\r\nhello", None),
+    "with an error of its own": ("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nhello", None),
+}
+
+
+@pytest.mark.parametrize("raw, end", good.values(), ids=good.keys())
+def test_the_client_gets_an_answer_that_comes(table, raw, end):
+    client, _ = one_exchange(table, raw, end)
+    answer = client.read_response()
+    assert answer.status == int(raw.split(" ")[1])
+    assert answer.body == (b"hello" if "o" in raw.partition("\r\n\r\n")[2] else b"")
+    assert not answer.cut
+    assert not answer.head.has("x-penstock-reason")
+    assert len(answer.head.all("content-length")) + len(answer.head.all("transfer-encoding")) <= 1
+
+
+@pytest.mark.parametrize("raw, end", good.values(), ids=good.keys())
+def test_the_client_gets_the_same_from_a_backend_that_answers_byte_by_byte(table, raw, end):
+    client = table.proxy.connect().get()
+    at_work = table.backend.next_request().drip(raw)
+    if end:
+        getattr(at_work, end)()
+    answer = client.read_response()
+    at_once = one_exchange(table, raw, end)[0].read_response()
+    assert (answer.status, answer.body, answer.cut) == (at_once.status, at_once.body, at_once.cut)
+
+
+def test_the_reason_phrase_passes(table):
+    client, _ = one_exchange(table, "HTTP/1.1 200 Fine, thank you\r\nContent-Length: 0\r\n\r\n")
+    assert client.read_response().head.line == "HTTP/1.1 200 Fine, thank you"
+
+
+def test_response_fields_pass_in_their_order(table):
+    client, _ = one_exchange(table, "HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nETag: \"x\"\r\nSet-Cookie: b=2\r\nX-Odd: \xe9\r\n"
+                                    "Content-Length: 0\r\n\r\n")
+    head = client.read_response().head
+    assert head.all("set-cookie") == ["a=1", "b=2"]
+    assert head.get("etag") == '"x"' and head.get("x-odd") == "\xe9"
+
+
+bodiless = {
+    "to HEAD with a length": ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
+    "to HEAD in chunks": ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "to HEAD without a framing": ("HEAD", "HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n"),
+    "204": ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+    "304": ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
+    "304 with a length": ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
+    "304 in chunks": ("GET", "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("method, raw", bodiless.values(), ids=bodiless.keys())
+def test_an_answer_without_a_body_leaves_both_connections_usable(table, method, raw):
+    client, at_work = one_exchange(table, raw, method=method)
+    answer = client.read_response(method)
+    assert answer.status == int(raw.split(" ")[1])
+    client.get("/next")
+    again = table.backend.next_request()
+    assert again is at_work
+    again.respond("next")
+    assert client.read_response().body == b"next"
+
+
+def test_the_length_that_head_would_have_reaches_the_client(table):
+    client, _ = one_exchange(table, "HTTP/1.1 200 OK\r\nContent-Length: 12345\r\n\r\n", method="HEAD")
+    assert client.read_response("HEAD")["content-length"] == "12345"
+
+
+def test_204_reaches_the_client_without_a_length(table):
+    client, _ = one_exchange(table, "HTTP/1.1 204 No Content\r\n\r\n")
+    head = client.read_response().head
+    assert not head.has("content-length") and not head.has("transfer-encoding")
+
+
+def test_trailers_reach_the_client_as_trailers(table):
+    client = table.proxy.connect().get(fields="TE: trailers\r\n")
+    table.backend.next_request().send("HTTP/1.1 200 OK\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                      "5\r\nhello\r\n0\r\nX-Sum: 42\r\nX-More: b\r\n\r\n")
+    answer = client.read_response()
+    assert answer.body == b"hello"
+    assert answer.trailers == [("X-Sum", "42"), ("X-More", "b")]
+    assert not answer.head.has("x-sum")
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "Transfer-Encoding", "Connection", "Keep-Alive", "Upgrade", "Trailer"])
+def test_a_trailer_that_would_change_the_answer_does_not_reach_the_client(table, name):
+    client, _ = one_exchange(table, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                    f"5\r\nhello\r\n0\r\n{name}: 7\r\nX-Sum: 1\r\n\r\n")
+    answer = client.read_response()
+    assert answer.body == b"hello"
+    assert name.lower() not in [known.lower() for known, _ in answer.trailers]
+
+
+# ---- truncation
+
+def test_an_answer_shorter_than_its_length_is_cut_where_the_client_can_see_it(table):
+    client, _ = one_exchange(table, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", "close")
+    answer = client.read_response()
+    assert answer["content-length"] == "10"
+    assert answer.cut and answer.body == b"hello"
+
+
+def test_an_answer_in_chunks_that_ends_early_has_no_last_chunk(table):
+    client, _ = one_exchange(table, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", "close")
+    answer = client.read_response()
+    assert answer.cut and answer.body == b"hello"
+
+
+def test_an_answer_in_chunks_that_is_reset_has_no_last_chunk(table):
+    client = table.proxy.connect().get()
+    at_work = table.backend.next_request()
+    at_work.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    assert client.read_head().status == 200
+    assert client.read_chunk() == b"hello"
+    at_work.reset()
+    client.expect_gone()
+
+
+def test_an_answer_with_a_broken_chunk_is_cut(table):
+    client, _ = one_exchange(table, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nxyz\r\n")
+    answer = client.read_response()
+    assert answer.cut and answer.body in (b"hello", b"")
+
+
+def test_an_answer_ended_by_close_that_is_reset_does_not_look_complete(table):
+    client = table.proxy.connect().get()
+    at_work = table.backend.next_request()
+    at_work.send("HTTP/1.1 200 OK\r\n\r\nhello")
+    head = client.read_head()
+    # In chunks, so that the client can tell; or by close, and then by a reset.
+    if "chunked" in head.list("transfer-encoding"):
+        assert client.read_chunk() == b"hello"
+        at_work.reset()
+        client.expect_gone()
+    else:
+        client.expect("hello")
+        at_work.reset()
+        client.expect_gone()
+        assert client.ended == "reset"
+
+
+def test_an_event_stream_whose_worker_dies_does_not_end_cleanly(table):
+    client = table.proxy.connect().get()
+    at_work = table.backend.next_request()
+    at_work.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    at_work.chunk("data: 1\n\n")
+    client.read_head()
+    assert client.read_chunk() == b"data: 1\n\n"
+    at_work.reset()
+    assert client.read_to_end() == b""
+
+
+# ---- rubbish
+
+bad = {
+    "is no HTTP": "hello world\r\n\r\n",
+    "is another protocol": "ICY 200 OK\r\n\r\n",
+    "has no status": "HTTP/1.1\r\n\r\n",
+    "has a status of two digits": "HTTP/1.1 20 OK\r\n\r\n",
+    "has a status of four digits": "HTTP/1.1 2000 OK\r\n\r\n",
+    "has a status that is no number": "HTTP/1.1 2x0 OK\r\n\r\n",
+    "has a status below 100": "HTTP/1.1 099 OK\r\n\r\n",
+    "says HTTP/2.0": "HTTP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "has a NUL in its reason": "HTTP/1.1 200 O\0K\r\nContent-Length: 0\r\n\r\n",
+    "has a bare CR in its reason": "HTTP/1.1 200 O\rK\r\nContent-Length: 0\r\n\r\n",
+    "has a space before a colon": "HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n",
+    "has a field without a colon": "HTTP/1.1 200 OK\r\nX-A\r\nContent-Length: 0\r\n\r\n",
+    "has an empty field name": "HTTP/1.1 200 OK\r\n: b\r\nContent-Length: 0\r\n\r\n",
+    "has a NUL in a value": "HTTP/1.1 200 OK\r\nX-A: \0\r\nContent-Length: 0\r\n\r\n",
+    "has a bare CR in a value": "HTTP/1.1 200 OK\r\nX-A: b\rc\r\nContent-Length: 0\r\n\r\n",
+    "has a space in a name": "HTTP/1.1 200 OK\r\nX A: b\r\nContent-Length: 0\r\n\r\n",
+    "has lengths that differ": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "has a list of lengths that differ": "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello",
+    "has a length with a sign": "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
+    "has a length with a letter": "HTTP/1.1 200 OK\r\nContent-Length: 5a\r\n\r\nhello",
+    "has an empty length": "HTTP/1.1 200 OK\r\nContent-Length:\r\n\r\nhello",
+    "has a length of 2 to the 64th": "HTTP/1.1 200 OK\r\nContent-Length: 18446744073709551616\r\n\r\nhello",
+    "has a length and chunks": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "has chunks in HTTP/1.0": "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "has a head beyond the limit": "HTTP/1.1 200 OK\r\nX-A: " + "a" * 40_000 + "\r\nContent-Length: 0\r\n\r\n",
+    "has too many fields": "HTTP/1.1 200 OK\r\n" + "X-A: b\r\n" * 60 + "Content-Length: 0\r\n\r\n",
+    "switches protocols unasked": "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("raw", bad.values(), ids=bad.keys())
+def test_502_bad_response_is_sent_for_an_answer_that(table, raw):
+    client, at_work = one_exchange(table, raw)
+    assert_refused(client.read_response(), 502, "bad_response")
+    at_work.expect_gone()
+    assert_connection_is_not_used_again(table, client, at_work)
+
+
+def test_a_head_that_ends_in_the_middle_is_502(table):
+    client, at_work = one_exchange(table, "HTTP/1.1 200 OK\r\nContent-Le", "close")
+    answer = client.read_response()
+    assert_refused(answer, 502, "bad_response" if "bad" in answer["x-penstock-reason"] else "backend_reset")
+    assert_connection_is_not_used_again(table, client, at_work)
+
+
+# ---- no answer at all
+
+def post_and(table, ending):
+    client = table.proxy.connect().post("/", b"hello")
+    at_work = table.backend.next_request()
+    at_work.expect("hello")
+    getattr(at_work, ending)()
+    return client, at_work
+
+
+@pytest.mark.parametrize("ending", ["close", "reset"])
+def test_502_backend_reset_is_sent_when_the_backend_ends_without_an_answer_by(table, ending):
+    client, at_work = post_and(table, ending)
+    assert_refused(client.read_response(), 502, "backend_reset")
+    assert_connection_is_not_used_again(table, client, at_work)
+
+
+def test_502_connect_failure_is_sent_when_nobody_listens(penstock):
+    proxy = penstock(servers=[unused_address()])
+    assert_refused(proxy.get(), 502, "connect_failure")
+
+
+def test_502_connect_failure_is_sent_when_the_unix_socket_is_not_there(penstock, lab):
+    proxy = penstock(servers=[f"unix:{lab.folder}/nobody.sock"])
+    assert_refused(proxy.get(), 502, "connect_failure")
+
+
+def test_a_client_connection_outlives_the_failure_of_a_backend(table):
+    client, _ = post_and(table, "reset")
+    assert client.read_response().status == 502
+    client.get("/next")
+    table.backend.next_request().respond("next")
+    assert client.read_response().body == b"next"
+
+
+def test_504_first_byte_timeout_is_sent_when_no_answer_begins_in_time(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], timeouts={"first_byte": "200ms"}).connect().get()
+    at_work = backend.next_request()
+    assert_refused(client.read_response(), 504, "first_byte_timeout")
+    at_work.expect_gone()
+
+
+def test_an_answer_that_stops_is_cut_after_the_idle_timeout(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], timeouts={"idle": "200ms"}).connect().get()
+    at_work = backend.next_request().send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
+    answer = client.read_response()
+    assert answer.cut and answer.body == b"hello"
+    at_work.expect_gone()
+
+
+def test_504_request_timeout_is_sent_when_the_whole_takes_too_long(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], timeouts={"request": "200ms"}).connect().get()
+    backend.next_request()
+    assert_refused(client.read_response(), 504, "request_timeout")
+
+
+def test_the_status_for_a_timeout_is_the_configured_one(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], timeouts={"request": "200ms"}, status={"request_timeout": 408}).connect().get()
+    backend.next_request()
+    assert_refused(client.read_response(), 408, "request_timeout")
