@@ -96,7 +96,7 @@ class StatsBook {
     FamilyId requests_, rejections_, request_duration_, queue_duration_, backend_duration_, first_byte_;
     FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_,
         circuit_open_;
-    FamilyId accept_pauses_, log_lines_dropped_;
+    FamilyId accept_pauses_;
 };
 
 class Stats {
@@ -116,7 +116,6 @@ class Stats {
     void connection_closed(Wire side) { page_.subtract(connections_[at(side)]); }
     void bytes(Wire side, Flow direction, uint64_t n) { page_.add(bytes_[at(side)][at(direction)], n); }
     void accept_paused() { page_.add(accept_pauses_); }
-    void log_lines_dropped(uint64_t lines) { page_.add(log_lines_dropped_, lines); }
 
     // In flight on a backend of an upstream without limits. The park counts the others: its numbers are shown
     // for them.
@@ -149,7 +148,7 @@ class Stats {
     KeyIndex model_at_;
     std::vector<const StatsBook::Model*> models_;
     std::vector<bool> models_full_;  // by upstream: all its models are in model_at_; another one is `other`
-    SeriesId connections_[2], connections_total_[2], bytes_[2][2], accept_pauses_, log_lines_dropped_;
+    SeriesId connections_[2], connections_total_[2], bytes_[2][2], accept_pauses_;
 };
 
 }  // namespace penstock
