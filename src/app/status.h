@@ -1,0 +1,85 @@
+// Status: what a running penstock says about itself, as plain structs. Server fills one when somebody asks;
+// /status shows it as JSON, /metrics takes its gauges from it, `penstock status` prints that JSON for people.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/time.h"
+
+namespace penstock {
+
+struct BackendStatus {
+    std::string name;  // of a worker ocr/0, else the address
+    std::string address;
+    std::string state;  // starting ready suspect resting draining down
+    std::string why;    // why it takes no request now; empty: it does
+    uint32_t generation = 0;
+    uint32_t slots = 0;  // 0: no limit
+    uint32_t in_flight = 0;
+    uint32_t connections = 0;
+    bool counted_by_loops = false;  // unlimited: in_flight is read from the loops' own counters
+};
+
+struct WorkerStatus {
+    std::string name;
+    uint32_t index = 0;
+    int pid = 0;  // 0: there is no process
+    std::string state;
+    uint32_t generation = 0;
+    uint32_t restarts = 0;
+    uint64_t rss_bytes = 0;
+};
+
+struct ExitCount {
+    std::string reason;
+    uint64_t count = 0;
+};
+
+struct UpstreamStatus {
+    std::string name;
+    std::string serving;  // serving coming none
+    struct {
+        uint32_t depth = 0;
+        uint32_t size = 0;
+        uint64_t bytes = 0;
+    } queue;
+    uint32_t abandoned = 0;
+    std::vector<BackendStatus> backends;
+    std::vector<WorkerStatus> workers;
+    uint64_t worker_starts = 0;
+    std::vector<ExitCount> worker_exits;
+};
+
+struct Status {
+    std::string version;
+    std::string state;  // starting ready draining
+    std::vector<std::string> listeners;
+    std::string admin;
+    uint32_t loops = 0;
+    Duration up{};
+    std::vector<UpstreamStatus> upstreams;
+    uint64_t memory_reserved = 0;
+    uint64_t memory_limit = 0;
+    uint64_t access_log_dropped = 0;  // lines
+    uint64_t log_dropped = 0;
+
+    bool is_ready() const;  // every upstream has a backend, or soon will; false while starting or draining
+};
+
+// Whoever can be asked, on the main thread.
+class StatusSource {
+  public:
+    virtual Status status() = 0;
+
+  protected:
+    ~StatusSource() = default;
+};
+
+std::string status_json(const Status& status);
+// The same JSON (of another process) as a table for people; nothing if it is no such JSON.
+std::string status_for_people(std::string_view json);
+
+}  // namespace penstock
