@@ -52,6 +52,11 @@ struct Amount {
 
     bool is_zero() const { return whole == 0 && fraction == 0; }
 
+    double decimal() const {
+        return static_cast<double>(whole) +
+               static_cast<double>(fraction) / static_cast<double>(fraction_scale);
+    }
+
     std::optional<uint64_t> times(uint64_t unit_size, uint64_t limit) const {
         if (whole > limit / unit_size) return std::nullopt;
         uint64_t total = whole * unit_size + fraction * unit_size / fraction_scale;
@@ -190,8 +195,7 @@ Result<double> parse_percent(std::string_view text) {
     if (!amount || amount->unit != "%") {
         return failure(fmt::format("\"{}\" is not a percentage; write one such as 10%", text));
     }
-    double percent = static_cast<double>(amount->whole) +
-                     static_cast<double>(amount->fraction) / static_cast<double>(amount->fraction_scale);
+    double percent = amount->decimal();
     if (percent > 100) return failure(fmt::format("\"{}\" is more than the whole; at most 100%", text));
     return percent / 100;
 }
@@ -228,6 +232,12 @@ std::optional<uint64_t> parse_number(std::string_view text) {
         value = value * 10 + digit;
     }
     return value;
+}
+
+std::optional<double> parse_decimal(std::string_view text) {
+    auto amount = split_amount(text);
+    if (!amount || amount->number.size() != text.size()) return std::nullopt;
+    return amount->decimal();
 }
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {

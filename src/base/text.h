@@ -38,6 +38,7 @@ std::string format_percent(double fraction);
 
 // Decimal digits only, all of them, and no overflow; else nothing.
 std::optional<uint64_t> parse_number(std::string_view text);
+std::optional<double> parse_decimal(std::string_view text);  // 2 or 1.9: at most 6 digits after the point
 
 // ASCII only: names in HTTP and configuration files.
 bool equal_ignoring_case(std::string_view a, std::string_view b);

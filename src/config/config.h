@@ -98,6 +98,8 @@ struct Workers {
     Stop stop;
     Restart restart;
     Recycle recycle;
+
+    bool uses(std::string_view placeholder) const;  // "${PORT}", in the command or the environment
 };
 
 struct Server {
@@ -294,6 +296,10 @@ struct Config {
     std::vector<RateLimit> rate_limits;
 
     const Upstream* upstream(std::string_view name) const;
+    bool shares_device(const Upstream& upstream) const;  // some worker's GPU has slots in `devices`
 };
+
+// What an empty file would say, but for the traffic: the defaults that are no plain initialisers.
+Config default_config(unsigned cores);
 
 }  // namespace penstock

@@ -1,0 +1,216 @@
+#include "config/load_parts.h"
+
+namespace penstock {
+
+namespace {
+
+constexpr uint64_t most_requests = 1'000'000;  // at a time: far more than anybody's machine takes
+
+void read_server(const Value& item, uint32_t concurrency, Server& out) {
+    out.concurrency = concurrency;
+    if (item.is_scalar()) {  // 10.0.0.5:8000 is short for {address: 10.0.0.5:8000}
+        if (auto address = item.address()) out.address = *address;
+        return;
+    }
+    item.section([&out](Section& s) {
+        if (auto value = s.value("address")) {
+            if (auto address = value->address()) out.address = *address;
+        } else {
+            s.error("", "has no address; write address: HOST:PORT, or unix:/path");
+        }
+        s.number("weight", out.weight, 1, 65535);
+        s.flag("backup", out.backup);
+        s.number("concurrency", out.concurrency, 0, most_requests);
+        s.duration("resolve", out.resolve);
+    });
+}
+
+void read_tls(Section& s, BackendTls& out) {
+    s.flag("verify", out.verify);
+    s.text("ca", out.ca);
+    s.text("server_name", out.server_name);
+    s.text("certificate", out.certificate);
+    s.text("key", out.key);
+    if (out.certificate.empty() != out.key.empty()) {
+        s.error(out.key.empty() ? "certificate" : "key", "stands alone; give certificate and key together");
+    }
+}
+
+void read_hash(const Value& value, Balance& out) {
+    if (value.is_scalar()) {
+        auto key = value.choice<HashKey>({{"client_ip", HashKey::client_ip}, {"path", HashKey::path}});
+        if (key) out.hash = *key;
+        return;
+    }
+    value.section([&](Section& s) {
+        int given = 0;
+        auto named = [&](std::string_view key, HashKey kind) {
+            if (!s.has(key)) return s.know(key);
+            ++given;
+            out.hash = kind;
+            s.text(key, out.hash_name);
+        };
+        named("header", HashKey::header);
+        named("cookie", HashKey::cookie);
+        named("query", HashKey::query);
+        if (given == 1) return;
+        value.error("needs one key; write client_ip, path, {header: NAME}, {cookie: NAME} or {query: NAME}");
+    });
+    if (out.hash == HashKey::header) out.hash_name = lower_case(out.hash_name);
+}
+
+void read_balance(const Value& value, Balance& out) {
+    if (value.is_map()) {
+        value.section([&](Section& s) {
+            if (auto hash = s.value("hash")) {
+                out.policy = BalancePolicy::hash;
+                read_hash(*hash, out);
+            }
+        });
+        return;
+    }
+    auto policy = value.choice<BalancePolicy>({{"least_busy", BalancePolicy::least_busy},
+                                               {"round_robin", BalancePolicy::round_robin},
+                                               {"random_two", BalancePolicy::random_two},
+                                               {"first", BalancePolicy::first},
+                                               {"hash", BalancePolicy::hash}});
+    if (!policy) return;
+    out.policy = *policy;
+    if (out.policy == BalancePolicy::hash) {
+        value.error("hash needs to know of what; write {hash: client_ip} or {hash: {header: NAME}}");
+    }
+}
+
+void read_queue(Section& s, Queue& out) {
+    s.number("size", out.size, 0, most_requests);
+    s.duration("timeout", out.timeout);
+    s.size("bytes", out.bytes);
+    s.duration("start_timeout", out.start_timeout);
+    s.flag("refuse_hopeless", out.refuse_hopeless);
+}
+
+void read_status(Section& s, StatusCodes& out) {
+    s.number("queue_full", out.queue_full, 400, 599);
+    s.number("queue_timeout", out.queue_timeout, 400, 599);
+    s.number("request_timeout", out.request_timeout, 400, 599);
+    s.number("no_backend", out.no_backend, 400, 599);
+}
+
+void read_circuit_breaker(Section& s, CircuitBreaker& out) {
+    s.number("max_connections", out.max_connections);
+    s.number("max_pending_requests", out.max_pending_requests);
+    s.number("max_requests", out.max_requests);
+    s.number("max_retries", out.max_retries);
+    s.number("max_requests_per_connection", out.max_requests_per_connection);
+}
+
+void read_success_rate(Section& s, SuccessRate& out) {
+    if (auto value = s.value("stdev_factor")) {
+        auto text = value->text();
+        auto factor = text ? parse_decimal(*text) : std::nullopt;
+        if (factor) out.stdev_factor = *factor;
+        if (text && !factor)
+            value->error(fmt::format("\"{}\" is not a factor; write one such as 1.9", *text));
+    }
+    s.number("min_backends", out.min_backends, 1);
+    s.number("min_requests", out.min_requests, 1);
+}
+
+void read_failure_percentage(Section& s, FailurePercentage& out) {
+    s.number("threshold", out.threshold, 1, 100);
+    s.number("min_backends", out.min_backends, 1);
+    s.number("min_requests", out.min_requests, 1);
+}
+
+void read_outlier_detection(Section& s, OutlierDetection& out) {
+    s.number("consecutive_5xx", out.consecutive_5xx);
+    s.number("consecutive_gateway_errors", out.consecutive_gateway_errors);
+    s.number("consecutive_local_errors", out.consecutive_local_errors);
+    s.duration("interval", out.interval, 1ms);
+    s.duration("base_ejection_time", out.base_ejection_time, 1ms);
+    s.duration("max_ejection_time", out.max_ejection_time, 1ms);
+    s.number("max_ejection_percent", out.max_ejection_percent, 0, 100);
+    s.number("min_healthy", out.min_healthy);
+    s.section("success_rate",
+              [&out](Section& inner) { read_success_rate(inner, out.success_rate.emplace()); });
+    s.section("failure_percentage",
+              [&out](Section& inner) { read_failure_percentage(inner, out.failure_percentage.emplace()); });
+    if (out.max_ejection_time < out.base_ejection_time) {
+        s.error(s.has("max_ejection_time") ? "max_ejection_time" : "base_ejection_time",
+                fmt::format("base_ejection_time {} is longer than max_ejection_time {}; make it at most that",
+                            format_duration(out.base_ejection_time), format_duration(out.max_ejection_time)));
+    }
+}
+
+void read_health_check(Section& s, HealthCheck& out) {
+    s.text("path", out.path);
+    s.duration("interval", out.interval, 1ms);
+    s.duration("timeout", out.timeout, 1ms);
+    s.number("healthy", out.healthy, 1, 100);
+    s.number("unhealthy", out.unhealthy, 1, 100);
+    s.number("expect", out.expect, 200, 599);
+    if (!out.path.starts_with('/')) {
+        s.error("path", fmt::format("\"{}\" does not begin with /; write /{}", out.path, out.path));
+    }
+}
+
+void read_retry(Section& s, Retry& out) {
+    enum class On : uint8_t { connect_failure, reset_before_response };
+    s.number("attempts", out.attempts, 0, 10);
+    if (s.has("on")) out.on_connect_failure = out.on_reset_before_response = false;
+    s.list("on", "[connect_failure, reset_before_response]", [&out](const Value& item) {
+        auto on = item.choice<On>(
+            {{"connect_failure", On::connect_failure}, {"reset_before_response", On::reset_before_response}});
+        if (!on) return;
+        (*on == On::connect_failure ? out.on_connect_failure : out.on_reset_before_response) = true;
+    });
+    s.duration("per_try_timeout", out.per_try_timeout);
+    s.percent("budget", out.budget);
+    s.flag("idempotent", out.idempotent);
+}
+
+}  // namespace
+
+void read_upstream(Section& s, Upstream& out) {
+    s.section("workers", [&out](Section& inner) { read_workers(inner, out.workers.emplace()); });
+    bool has_concurrency = s.has("concurrency");
+    // A GPU worker takes one request at a time unless somebody says more; of other people's servers we
+    // know nothing, so they are not limited.
+    out.concurrency = out.workers ? 1 : 0;
+    s.number("concurrency", out.concurrency, 0, most_requests);
+    s.list("servers", "[{address: 10.0.0.5:8000}]", [&](const Value& item) {
+        read_server(item, has_concurrency ? out.concurrency : 0, out.servers.emplace_back());
+    });
+    s.choice("protocol", out.protocol, {{"http1", Protocol::http1}, {"http2", Protocol::http2}});
+    s.section("tls", [&out](Section& inner) { read_tls(inner, out.tls.emplace()); });
+    if (auto balance = s.value("balance")) read_balance(*balance, out.balance);
+    s.section("queue", [&out](Section& inner) { read_queue(inner, out.queue); });
+    s.section("timeouts", [&out](Section& inner) {
+        inner.duration("connect", out.timeouts.connect);
+        inner.duration("first_byte", out.timeouts.first_byte);
+        inner.duration("idle", out.timeouts.idle);
+        inner.duration("client_stall", out.timeouts.client_stall);
+        inner.duration("request", out.timeouts.request);
+    });
+    s.section("buffer", [&out](Section& inner) {
+        inner.size("request", out.buffer.request);
+        inner.size("response", out.buffer.response);
+    });
+    out.on_abandon = out.has_slots() ? OnAbandon::drain : OnAbandon::close;
+    s.choice("on_abandon", out.on_abandon,
+             {{"drain", OnAbandon::drain}, {"close", OnAbandon::close}, {"restart", OnAbandon::restart}});
+    s.duration("abandon_grace", out.abandon_grace);
+    s.duration("abandon_limit", out.abandon_limit);
+    s.section("pool", [&out](Section& inner) { inner.duration("idle", out.pool.idle); });
+    s.section("status", [&out](Section& inner) { read_status(inner, out.status); });
+    s.section("circuit_breaker",
+              [&out](Section& inner) { read_circuit_breaker(inner, out.circuit_breaker); });
+    s.section("outlier_detection",
+              [&out](Section& inner) { read_outlier_detection(inner, out.outlier_detection.emplace()); });
+    s.section("health_check",
+              [&out](Section& inner) { read_health_check(inner, out.health_check.emplace()); });
+    s.duration("slow_start", out.slow_start);
+    s.section("retry", [&out](Section& inner) { read_retry(inner, out.retry); });
+}
+
+}  // namespace penstock
