@@ -3,7 +3,7 @@
 // remembers how far it looked, so one byte at a time costs O(n). A complete head points into those bytes and
 // into the caller's array of fields: copy_head() it before either moves. A body reader eats its input.
 //
-//   H1RequestReader reader;                      // 24 bytes; one a connection, reset() after each head
+//   H1RequestReader reader;                      // 56 bytes; one a connection, reset() after each head
 //   switch (reader.read(bytes, limits, room, head)) {
 //     case ReadStep::need_more: ...              // keep the bytes, read on
 //     case ReadStep::failed:    reader.rule()    // answer rule_status(), close
@@ -38,24 +38,31 @@ struct H1Limits {
 
 enum class ReadStep : uint8_t { need_more, complete, failed };
 
-// Finds lines: what requests, responses and trailers have in common.
+// Finds and judges lines: what requests, responses and trailers have in common.
 class H1Lines {
   public:
     Rule rule() const { return rule_; }
 
   protected:
     enum class Line : uint8_t { partial, complete, failed };
-    Line next_line(std::string_view bytes, uint32_t limit, Rule too_long);
-    Line fail(Rule rule);
-    ReadStep read_fields(std::string_view bytes, uint32_t limit, Rule too_long, std::span<Field> room,
-                         Head& head);
+    // Finds the line that begins at line_; its LF must stand before `end`.
+    Line next_line(std::string_view bytes, uint32_t end, Rule too_long);
+    // Reads field lines up to the empty one. A call that does not begin with the first field only judges
+    // them; then the caller rewinds and reads once more when all is there, so that `room` need not outlive a
+    // call.
+    ReadStep read_fields(std::string_view bytes, uint32_t end, Rule too_long, std::span<Field> room);
+    Rule parse_field(const char* text, Field& field) const;
+    ReadStep fail(Rule rule);
+    void rewind();
+    void point(std::string_view bytes, std::span<Field> room, Head& head) const;
 
     uint32_t start_ = 0;     // where the head begins: behind empty lines
     uint32_t line_ = 0;      // where the line begins that is looked at
     uint32_t line_end_ = 0;  // of the line just found, without its CRLF
-    uint32_t looked_ = 0;    // no control character before here in this line
+    uint32_t looked_ = 0;    // nothing before here needs another look for control characters
+    uint32_t count_ = 0;     // fields so far
     Rule rule_ = Rule::ok;
-    bool in_fields_ = false;
+    bool in_fields_ = false;  // the start line is read
 };
 
 class H1RequestReader : H1Lines {
@@ -90,7 +97,7 @@ class H1ResponseReader : H1Lines {
 
 enum class BodyStep : uint8_t {
     need_more,  // all input is consumed
-    data,       // `data` lies in the input; call again with what is behind `consumed`
+    data,       // `data` lies in the input; call again with what is behind `consumed`, be it nothing
     trailers,   // chunked: all data came. From here on call read_trailers()
     complete,
     failed,
@@ -123,29 +130,22 @@ class H1BodyReader : H1Lines {
     uint64_t remaining() const { return kind_ == BodyKind::length ? left_ : 0; }  // of a known length
 
   private:
+    // clang-format off
     enum class State : uint8_t {
-        data,
-        size_first,
-        size,
-        extension,
-        size_lf,
-        data_cr,
-        data_lf,
-        trailers,
-        complete,
-        failed
+        data, size_first, size, extension_first, extension_name, value_first, value, quoted, escaped, quote_end,
+        size_lf, data_cr, data_lf, trailers, complete, failed,
     };
-    BodyRead failed(Rule rule, size_t consumed);
-    const char* chunk_line(const char* p, const char* end, const H1Limits& limits);
+    // clang-format on
+    BodyRead failed(Rule rule);
+    BodyRead take_data(std::string_view bytes, size_t from, const H1Limits& limits);
+    Rule size_line(char c, const H1Limits& limits);
 
     uint64_t left_ = 0;        // of the length, or of the chunk; while a size line is read: the size so far
-    uint64_t total_ = 0;       // chunked and until_close: data so far
+    uint64_t total_ = 0;       // chunked and until_close: data so far, the announced chunk included
     uint32_t line_bytes_ = 0;  // of this size line
     uint32_t extension_bytes_ = 0;  // of this body
     BodyKind kind_ = BodyKind::none;
     State state_ = State::complete;
-    bool quoted_ = false;  // inside a quoted-string of an extension
-    bool escaped_ = false;
 };
 
 }  // namespace penstock

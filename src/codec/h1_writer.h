@@ -3,7 +3,8 @@
 // to HTTP/1.0 clients (RFC 9110 2.5); the caller does not choose `chunked` for those.
 // Surprising: content-length, transfer-encoding, connection, keep-alive and proxy-connection of the head are
 // never copied. They are made anew from the edit, so what framing decided is what the next hop reads.
-// `upgrade` is copied only when the edit says ConnectionWord::upgrade, and `host` comes first.
+// `upgrade` is copied only when the edit says ConnectionWord::upgrade, `host` comes first and always, and
+// connection names te where a TE field is copied.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +21,7 @@ enum class ConnectionWord : uint8_t { none, close, keep_alive, upgrade };
 
 struct HeadEdit {
     std::span<const FieldLine> add;     // behind the head's own; values are checked, never CR, LF or NUL
-    std::string_view target;            // requests: instead of the head's; "/" is put before "" and "?x"
+    std::string_view target;            // requests: instead of the head's; "/" goes before what has none
     std::string_view host;              // requests: instead of the head's Host field, where not empty
     BodyKind declare = BodyKind::none;  // `length`: content-length. `chunked`: transfer-encoding
     uint64_t length = 0;

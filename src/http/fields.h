@@ -44,6 +44,10 @@ class FieldSet {
         (add(rest), ...);
     }
     constexpr void add(FieldId id) { bits_[size_t(id) / 64] |= uint64_t(1) << (size_t(id) % 64); }
+    constexpr void add(const FieldSet& ids) {
+        bits_[0] |= ids.bits_[0];
+        bits_[1] |= ids.bits_[1];
+    }
     constexpr bool has(FieldId id) const { return bits_[size_t(id) / 64] >> (size_t(id) % 64) & 1; }
 
   private:

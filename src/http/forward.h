@@ -12,7 +12,7 @@
 namespace penstock {
 
 // Flags what is for this hop only (RFC 9110 7.6.1): Connection and all that it names, Keep-Alive,
-// Proxy-Connection, Transfer-Encoding, TE unless it asks for trailers, Upgrade unless `keep_upgrade`,
+// Proxy-Connection, Transfer-Encoding, TE but for its word "trailers", Upgrade unless `keep_upgrade`,
 // HTTP2-Settings, Proxy-Authenticate and -Authorization; and what no client may say: Proxy (httpoxy),
 // x-penstock-*, and names with '_' or '.' that alias a name this proxy makes or trusts. Connection cannot
 // remove host, content-length or forwarding fields: a request without them would mean something else.
@@ -21,22 +21,27 @@ void drop_response_hop(Head& head, bool keep_upgrade);
 // Trailers: what Connection of their head names, and hop-by-hop names.
 void drop_trailer_hop(Head& trailers, const Head& head);
 
-// What the connection says about the client. Texts only: who is trusted was decided before.
+// What is known about the client. Texts only: who is trusted was decided before.
 struct ClientFacts {
-    std::string_view address;  // "203.0.113.7", "2001:db8::1"; empty for a unix socket
+    std::string_view
+        connected;  // the other end of the connection: "203.0.113.7", "2001:db8::1"; empty for unix
+    std::string_view address;  // what client_address() made of it
     std::string_view scheme = "http";
     std::string_view port;  // of ours that it came to
-    bool trusted = false;   // its own forwarding fields are believed and extended
+    bool trusted = false;   // `connected` is a trusted proxy: its forwarding fields are believed and extended
 };
 
 // Untrusted: X-Forwarded-*, Forwarded and X-Real-IP that it sent are dropped, and ours say what we know.
 // Trusted: X-Forwarded-For and Forwarded are extended, the others kept where they are sane, else made.
-// Writes at most max_forwarding_fields lines into `out` and returns how many; their texts live in the arena.
+// Forwarded is never begun by us. Reads dropped fields too, so that a second run finds what the first one
+// replaced. Writes at most max_forwarding_fields lines into `out` and returns how many; their texts live in
+// the arena.
 constexpr size_t max_forwarding_fields = 6;
 size_t forwarding_fields(Head& head, const ClientFacts& client, Arena& arena, FieldLine* out);
 
-// Who the client is: counted from the right over X-Forwarded-For, the first address that is not trusted
-// (the last one read, where all are). `connected` where its peer is not trusted or says nothing sane.
+// Who the client is: counted from the right over X-Forwarded-For, the first address that is not trusted (the
+// last one read, where all are). `connected` where that one is not trusted, or nothing sane stands there. At
+// most 64 hops are read. The result points into the head or is `connected`.
 using Trusts = bool (*)(const void* with, std::string_view address);
 std::string_view client_address(const Head& head, std::string_view connected, Trusts trusts,
                                 const void* with);

@@ -25,9 +25,10 @@ enum class Rule : uint8_t {
     // fields
     line_folding, name_empty, name_invalid, name_too_long, space_before_colon, colon_missing,
     // framing
-    host_missing, host_repeated, host_invalid, host_differs, content_length_invalid, content_length_differs,
+    host_missing, host_repeated, host_invalid, host_differs, content_length_invalid, content_length_repeated,
     content_length_with_transfer_encoding, transfer_encoding_empty, transfer_encoding_not_chunked,
-    transfer_encoding_unsupported, transfer_encoding_in_http10, expect_unknown,
+    transfer_encoding_unsupported, transfer_encoding_in_http10, connect_with_body,
+    expect_unknown, too_many_connection_options,
     // body
     chunk_size_invalid, chunk_size_overflow, chunk_line_too_long, chunk_extension_invalid,
     chunk_extensions_too_long, chunk_end_missing, body_too_long, trailers_too_long, trailer_forbidden,
@@ -58,7 +59,9 @@ struct Asked {
     bool upgrade = false;  // we forwarded an Upgrade
 };
 
-// Legality beyond the grammar, then framing. Both want target, fields and version filled in.
+// Legality beyond the grammar (target, Host, what the method allows), then framing, in RFC 9112 6.3's order.
+// Of a response, transfer-encoding "identity" alone means until_close, as old servers say it; other codings
+// than chunked are refused on both sides: we would pass on bytes that nobody can decode.
 Rule frame_request(const Head& head, Framing& framing);
 Rule frame_response(const Head& head, const Asked& asked, Framing& framing);
 
@@ -77,7 +80,8 @@ bool is_host(std::string_view text);         // reg-name, IPv4 or [IPv6], with o
 bool is_request_id(std::string_view text);   // 1 to 128 bytes of [A-Za-z0-9-_.:/+=@]
 bool is_traceparent(std::string_view text);  // W3C version 00, ids not all zero
 
-// 1*DIGIT and nothing else, at most 2^63 - 1; a list of identical ones collapses ("5, 5").
+// 1*DIGIT and nothing else, at most 2^63 - 1. Lists ("5, 5") are refused, and so are repeated fields, also
+// when they agree: RFC 9112 6.3 lets us choose, nobody honest sends them, and llhttp refuses them too.
 Rule parse_content_length(std::string_view value, uint64_t& length);
 
 }  // namespace penstock

@@ -20,7 +20,7 @@ struct Target {
     std::string_view authority;  // absolute and authority only: host, with port where one is given
     std::string_view path;       // as sent; may be empty in absolute form, which means "/"
     std::string_view query;      // without the '?'
-    std::string_view origin;     // path and query as sent: what goes to an origin server
+    std::string_view origin;     // path and query as sent: what goes to an origin server; never empty
 };
 
 // The form must fit the method: authority for CONNECT alone, asterisk for OPTIONS alone. Only visible ASCII,
@@ -35,10 +35,12 @@ Rule parse_target(Method method, std::string_view text, Target& target);
 // '/' (path_ambiguous). `out` needs path.size() + 1 bytes; `size` is what was used.
 Rule routing_path(std::string_view path, char* out, size_t& size);
 
-// The origin form without `prefix`, for strip_prefix; "/" stands before what is left when it is written.
-// Where the prefix was matched only on the normalised path, the bytes that came do not begin with it: nothing
-// then.
-bool strip_prefix(std::string_view origin, std::string_view prefix, std::string_view& rest);
+// What to send instead of the target when the route strips `prefix` ("/api" and "/api/" do the same): never
+// empty; the writer puts '/' before what has none. The bytes that came are kept as they are unless the prefix
+// was found, or could be climbed out of, only by normalising; then the rest of `routed` (routing_path's
+// result) is sent.
+std::string_view strip_prefix(const Target& target, std::string_view routed, std::string_view prefix,
+                              Arena& arena);
 
 // "host", "host:80", "[::1]:80": the same place for this scheme? Letter case and a default port do not
 // matter.
