@@ -116,9 +116,12 @@ class Wire:
         if isinstance(data, str):
             data = data.encode("latin-1")
         try:
+            self.sock.settimeout(patience)
             self.sock.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
             pass
+        except TimeoutError:
+            raise TooSlow("the other end does not take what is sent") from None
         return self
 
     def drip(self, data, step=1):
@@ -292,10 +295,13 @@ class Client(Wire):
         try:
             if "chunked" in head.list("transfer-encoding"):
                 answer.framing = "chunked"
-                answer.trailers = []
-                while part := self.read_chunk():
-                    answer.body += part
-                answer.trailers = self.read_trailers()
+                body = bytearray()
+                try:
+                    while part := self.read_chunk():
+                        body += part
+                    answer.trailers = self.read_trailers()
+                finally:
+                    answer.body = bytes(body)
             elif head.has("content-length"):
                 answer.framing = "length"
                 size = int(head.get("content-length"))

@@ -1,0 +1,252 @@
+"""What a head loses and gains on its way: hop-by-hop fields, forwarding fields and whom they are believed from,
+request ids, timing."""
+import re
+
+import pytest
+
+from lib.checks import Table, assert_refused, echoed
+
+
+@pytest.fixture(scope="module")
+def table(shared_lab):
+    return Table(shared_lab, trusted_proxies=[])
+
+
+@pytest.fixture(scope="module")
+def trusting(shared_lab):
+    return Table(shared_lab, trusted_proxies=["127.0.0.0/8"])
+
+
+def sent_on(table, fields, method="GET", rest=""):
+    client = table.proxy.connect().send(f"{method} /x HTTP/1.1\r\nHost: shop.example:8080\r\n{fields}\r\n{rest}")
+    return echoed(client.read_response())
+
+
+# ---- hop by hop, to the backend
+
+lost = {
+    "Keep-Alive": "Keep-Alive: timeout=5\r\n",
+    "Proxy-Connection": "Proxy-Connection: keep-alive\r\n",
+    "Upgrade": "Upgrade: websocket\r\n",
+    "HTTP2-Settings": "HTTP2-Settings: AAMAAABkAAQ\r\n",
+    "TE": "TE: gzip\r\n",
+    "Proxy": "Proxy: http://evil/\r\n",
+    "X-Secret": "Connection: x-secret\r\nX-Secret: 1\r\n",
+    "X-Second": "Connection: keep-alive,X-First ,x-second\r\nX-First: 1\r\nX-Second: 2\r\n",
+    "X-Third": "Connection: close\r\nConnection: x-third\r\nX-Third: 3\r\n",
+    "X-Penstock-Reason": "X-Penstock-Reason: forged\r\n",
+    "x-penstock-anything": "x-penstock-anything: forged\r\n",
+}
+
+
+@pytest.mark.parametrize("name", lost)
+def test_a_field_of_this_hop_only_does_not_reach_the_backend(table, name):
+    assert name.lower() not in sent_on(table, lost[name]).names
+
+
+def test_connection_options_of_the_client_do_not_reach_the_backend(table):
+    facts = sent_on(table, "Connection: close, x-secret\r\nX-Secret: 1\r\n")
+    assert set(",".join(facts.get("connection")).lower().split(",")) <= {"", "keep-alive"}
+
+
+def test_te_reaches_the_backend_only_as_trailers(table):
+    assert sent_on(table, "Connection: TE\r\nTE: gzip;q=0.5, trailers, deflate\r\n").get("te") == ["trailers"]
+
+
+@pytest.mark.parametrize("name", ["Host", "Content-Length", "X-Forwarded-For", "X-Real-IP", "X-Request-Id",
+                                  "X-Forwarded-Host"])
+def test_a_client_cannot_remove_with_connection(table, name):
+    facts = sent_on(table, f"Connection: {name}\r\nContent-Length: 5\r\nX-Request-Id: kept-1\r\n", "POST", "hello")
+    assert len(facts.get(name)) == 1
+    assert facts.body == "hello"
+
+
+def test_connection_cannot_hide_a_body(table):
+    facts = sent_on(table, "Connection: transfer-encoding\r\nTransfer-Encoding: chunked\r\n", "POST",
+                    "5\r\nhello\r\n0\r\n\r\n")
+    assert facts.body == "hello"
+
+
+def test_other_fields_reach_the_backend_in_their_order(table):
+    facts = sent_on(table, "User-Agent: test\r\nAccept: */*\r\nCookie: a=b; c=d\r\nAuthorization: Bearer x\r\nX-A: 1\r\n"
+                           "Accept: text/html\r\n")
+    wanted = ["user-agent", "accept", "cookie", "authorization", "x-a", "accept"]
+    assert [name for name in facts.names if name in wanted] == wanted
+    assert facts.get("cookie") == ["a=b; c=d"] and facts.get("authorization") == ["Bearer x"]
+
+
+def test_the_host_reaches_the_backend_as_the_client_wrote_it(table):
+    assert sent_on(table, "").get("host") == ["shop.example:8080"]
+
+
+def test_a_request_of_http_1_0_without_a_host_is_served(table):
+    client = table.proxy.connect().send("GET /old HTTP/1.0\r\n\r\n")
+    assert echoed(client.read_response()).line == "GET /old HTTP/1.1"
+
+
+# ---- hop by hop, to the client
+
+def answered_with(penstock, scripted, fields, request_fields=""):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get("/x", request_fields)
+    backend.next_request().respond("done", fields=fields)
+    answer = client.read_response()
+    assert answer.body == b"done"
+    return answer
+
+
+def test_fields_of_the_backend_hop_do_not_reach_the_client(penstock, scripted):
+    answer = answered_with(penstock, scripted,
+                           "Connection: keep-alive, X-Internal\r\nX-Internal: 1\r\nKeep-Alive: timeout=5\r\n"
+                           "Proxy-Connection: keep-alive\r\nUpgrade: h2c\r\nTE: trailers\r\nX-Kept: 2\r\n"
+                           "x-penstock-reason: forged\r\n")
+    assert answer["x-kept"] == "2"
+    for name in ("x-internal", "keep-alive", "proxy-connection", "upgrade", "te", "x-penstock-reason"):
+        assert not answer.head.has(name), answer.head.raw
+    assert "x-internal" not in answer.head.list("connection")
+
+
+def test_a_backend_that_closes_does_not_close_the_client(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get("/x")
+    backend.next_request().respond("one", fields="Connection: close\r\n").close()
+    answer = client.read_response()
+    assert "close" not in answer.head.list("connection")
+    client.get("/y")
+    backend.next_request().respond("two")
+    assert client.read_response().body == b"two"
+
+
+def test_server_timing_says_where_the_time_went(penstock, scripted):
+    answer = answered_with(penstock, scripted, "")
+    assert re.search(r"\bqueue;dur=[0-9.]+", answer["server-timing"])
+    assert re.search(r"\bbackend;dur=[0-9.]+", answer["server-timing"])
+
+
+def test_server_timing_of_the_backend_is_kept(penstock, scripted):
+    answer = answered_with(penstock, scripted, "Server-Timing: gpu;dur=12.5\r\n")
+    values = ", ".join(answer.head.all("server-timing"))
+    assert "gpu;dur=12.5" in values and "queue;dur=" in values
+
+
+# ---- forwarding fields
+
+def test_the_backend_learns_who_asked_and_how(table):
+    facts = sent_on(table, "")
+    assert facts.get("x-forwarded-for") == ["127.0.0.1"]
+    assert facts.get("x-forwarded-proto") == ["http"]
+    assert facts.get("x-forwarded-host") == ["shop.example:8080"]
+
+
+forged = {
+    "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "evil", "X-Forwarded-Port": "666",
+    "X-Real-IP": "6.6.6.6", "Forwarded": "for=6.6.6.6;proto=https",
+}
+
+
+@pytest.mark.parametrize("name", forged)
+def test_a_forwarding_field_is_not_believed_from_anybody(table, name):
+    facts = sent_on(table, f"{name}: {forged[name]}\r\n{name}: {forged[name]}\r\n")
+    assert forged[name] not in ",".join(facts.get(name))
+    assert facts.get("x-forwarded-for") == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize("name", ["X_Forwarded_For", "X.Forwarded.For", "X-Forwarded_For", "X_Real_IP", "Content_Length",
+                                  "Transfer_Encoding", "X_Request_Id"])
+def test_a_name_that_some_backends_would_read_as_another_does_not_reach_them(table, name):
+    client = table.proxy.connect().get("/x", f"{name}: 6.6.6.6\r\n")
+    answer = client.read_response()
+    if answer.status != 400:
+        assert name.lower() not in echoed(answer).names
+
+
+def test_other_names_with_an_underscore_reach_the_backend(table):
+    assert sent_on(table, "my_field: 1\r\n").get("my_field") == ["1"]
+
+
+def test_a_trusted_proxy_is_believed_and_the_list_of_addresses_grows(trusting):
+    facts = sent_on(trusting, "X-Forwarded-For: 203.0.113.7, 10.0.0.1\r\nX-Forwarded-Proto: https\r\n"
+                              "X-Forwarded-Host: public.example\r\n")
+    assert [part.strip() for part in ",".join(facts.get("x-forwarded-for")).split(",")] == [
+        "203.0.113.7", "10.0.0.1", "127.0.0.1"]
+    assert facts.get("x-forwarded-proto") == ["https"]
+    assert facts.get("x-forwarded-host") == ["public.example"]
+
+
+def test_several_forwarding_fields_of_a_trusted_proxy_stay_in_order(trusting):
+    facts = sent_on(trusting, "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-For: 198.51.100.2\r\n")
+    assert [part.strip() for part in ",".join(facts.get("x-forwarded-for")).split(",")] == [
+        "203.0.113.7", "198.51.100.2", "127.0.0.1"]
+
+
+def test_what_a_trusted_proxy_does_not_say_is_filled_in(trusting):
+    facts = sent_on(trusting, "")
+    assert facts.get("x-forwarded-for") == ["127.0.0.1"]
+    assert facts.get("x-forwarded-proto") == ["http"]
+    assert facts.get("x-forwarded-host") == ["shop.example:8080"]
+
+
+def test_forwarded_of_a_trusted_proxy_is_extended(trusting):
+    values = ",".join(sent_on(trusting, "Forwarded: for=203.0.113.7;proto=https\r\n").get("forwarded"))
+    assert values.startswith("for=203.0.113.7;proto=https") and "for=127.0.0.1" in values
+
+
+# ---- request id and trace
+
+@pytest.mark.parametrize("identifier", ["a", "0af7651916cd43dd8448eb211c80319c", "a" * 128, "job-1_2.3:4/5"])
+def test_a_sane_request_id_is_kept(table, identifier):
+    assert sent_on(table, f"X-Request-Id: {identifier}\r\n").get("x-request-id") == [identifier]
+
+
+@pytest.mark.parametrize("identifier", ["", "a" * 129, "a b", "a\tb", 'a"b', "a,b", "\xe9", "a;b", "{x}"])
+def test_a_request_id_that_could_harm_a_log_is_replaced(table, identifier):
+    made, = sent_on(table, f"X-Request-Id: {identifier}\r\n").get("x-request-id")
+    assert made != identifier and re.fullmatch(r"[0-9A-Za-z-]{16,64}", made)
+
+
+def test_two_request_ids_become_one(table):
+    assert len(sent_on(table, "X-Request-Id: a\r\nX-Request-Id: b\r\n").get("x-request-id")) == 1
+
+
+def test_a_request_without_an_id_gets_one_of_its_own(table):
+    ids = {sent_on(table, "").get("x-request-id")[0] for _ in range(20)}
+    assert len(ids) == 20
+
+
+def test_the_trace_passes(table):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    facts = sent_on(table, f"traceparent: {trace}\r\ntracestate: a=1,b=2\r\n")
+    assert facts.get("traceparent") == [trace] and facts.get("tracestate") == ["a=1,b=2"]
+
+
+# ---- routes, as far as they change the head
+
+def test_a_stripped_prefix_and_the_rest_of_the_target(penstock, echo):
+    proxy = penstock(servers=[echo()], routes=[{"prefix": "/api/", "upstream": "main", "strip_prefix": True}])
+    for target, seen in {"/api/v1/x?y=/api/": "/v1/x?y=/api/", "/api/": "/", "/api/?q": "/?q",
+                         "/api//x%2F": "//x%2F"}.items():
+        assert echoed(proxy.get(target)).line == f"GET {seen} HTTP/1.1"
+
+
+def test_a_request_without_a_route_is_answered_with_404(penstock, echo):
+    backend = echo()
+    proxy = penstock(servers=[backend], routes=[{"prefix": "/api/", "upstream": "main"}])
+    assert_refused(proxy.get("/other"), 404, "no_route")
+    assert_refused(proxy.get("/apix"), 404, "no_route")
+    assert backend.seen == []
+
+
+def test_a_backend_field_with_a_line_end_inside_never_splits_the_answer(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], retry={"attempts": 0}).connect().get()
+    backend.next_request().send("HTTP/1.1 200 OK\r\nX-A: b\r\r\nSet-Cookie: evil=1\r\nContent-Length: 0\r\n\r\n")
+    answer = client.read_response()
+    assert answer.status == 502 and not answer.head.has("set-cookie")
+
+
+def test_the_access_log_stays_one_line_of_json_a_request_whatever_the_client_sends(table):
+    target = "/log?\"quoted\"&{x}'"
+    client = table.proxy.connect().get(target, "User-Agent: \"}\xff\xe9\\\t{\r\nReferer: </script>\r\n")
+    assert echoed(client.read_response()).line == f"GET {target} HTTP/1.1"
+    table.proxy.wait_access(lambda line: any(isinstance(value, str) and value.startswith("/log") for value in
+                                             line.values()))
