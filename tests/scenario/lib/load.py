@@ -39,12 +39,14 @@ def percentile(sorted_values, fraction):
     return sorted_values[min(len(sorted_values) - 1, int(len(sorted_values) * fraction))]
 
 
-def hey_command(url, n=None, c=1, q=None, seconds=None, timeout=0, method="GET", data=None, fields=(), keep_alive=True):
+def hey_command(url, n=None, c=1, q=None, seconds=None, timeout=0, method="GET", data=None, data_file=None,
+                fields=(), keep_alive=True):
     command = ["hey", "-o", "csv", "-c", str(c), "-t", str(timeout), "-m", method]
     command += ["-n", str(n)] if n else []
     command += ["-z", f"{seconds}s"] if seconds else []
     command += ["-q", str(q)] if q else []
     command += ["-d", data, "-T", "application/json"] if data is not None else []
+    command += ["-D", data_file] if data_file else []
     command += [] if keep_alive else ["-disable-keepalive"]
     for field in fields:
         command += ["-H", field]

@@ -1,0 +1,97 @@
+"""Two, five and twenty times what the workers can do. These runs are short; the README shows the command for 30 s
+($PENSTOCK_OVERLOAD_SECONDS=30).
+
+What a slot can do is measured by the worker: it works `work` seconds a request, asleep. So goodput is compared with
+the requests that slots x seconds can hold, and no speed of this machine is asked for."""
+import os
+import re
+import subprocess
+
+import pytest
+
+from lib.load import Hey, hey, percentile
+from lib.processes import rss_bytes
+from lib.proxy import program
+
+seconds = int(os.environ.get("PENSTOCK_OVERLOAD_SECONDS", "5"))
+work = 0.1
+slots = 4
+capacity = slots / work      # requests a second
+
+
+def memory_bound(config_path):
+    """What `penstock check` says that the process can need at most, in bytes."""
+    ended = subprocess.run([program(), "check", config_path], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    found = re.search(r"memory.*?([\d.]+) ?(KiB|MiB|GiB)", ended.stdout + ended.stderr)
+    assert found, ended.stdout
+    return float(found.group(1)) * {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}[found.group(2)]
+
+
+@pytest.fixture
+def workers(penstock, desk):
+    proxy = penstock({
+        "upstreams": {"main": {
+            "workers": desk.stub(["uvicorn", "stub:app", "--uds", "${SOCKET}", "--log-level", "warning"], count=2,
+                                 environment={"STUB_SECONDS": str(work)}),
+            "concurrency": slots // 2, "queue": {"size": 8, "timeout": "10s"}}},
+        "limits": {"memory": "16MiB", "connections": 1000}})
+    proxy.wait_status(lambda status: sum(backend["state"] == "ready" for backend
+                                         in status["upstreams"]["main"]["backends"]) == 2, "both workers ready")
+    return proxy
+
+
+@pytest.mark.parametrize("times", [2, 5, 20])
+def test_goodput_stays_at_capacity_refusals_cost_no_time_and_memory_stays_bounded(workers, desk, times):
+    url = f"http://{workers.address}/"
+    # What the slots really hold with nobody waiting: the same clients' and worker's overhead, no queue, no refusal.
+    unloaded = hey(url, int(capacity), c=slots)
+    alone = len(unloaded.answers) / max(answer.began + answer.seconds for answer in unloaded.answers)
+
+    clients = 10 * times
+    load = Hey(url, seconds=seconds, c=clients, q=capacity * times / clients)
+    rss = 0
+    while load.process.poll() is None:
+        rss = max(rss, rss_bytes(workers.process.pid))
+        workers.status()                   # also while it is overloaded it answers who asks
+    run = load.result()
+
+    offered = len(run.answers) / seconds
+    assert offered > 1.5 * capacity, "this was no overload"
+    assert set(run.counts()) == {200, 429}
+    # From the first answer on, every slot was busy all the time.
+    last = max(answer.began + answer.seconds for answer in run.answers if answer.status == 200)
+    goodput = run.counts()[200] / last
+    assert goodput >= 0.95 * min(alone, capacity), (goodput, alone, run.counts())
+    assert desk.most_at_once() == slots // 2
+
+    # Refused at once: before a slot could possibly have come free for who came when it came.
+    assert percentile(run.seconds(429), 0.99) < run.seconds(200)[0], "a refusal waits for nothing"
+    # Who was admitted waited for the eight before it at most, and not for the crowd.
+    turn = slots / alone
+    assert percentile(run.seconds(200), 0.95) < 2 * (8 / slots + 1) * turn
+    assert rss < memory_bound(workers.config_path)
+
+
+def test_after_an_overload_everything_is_as_before(workers):
+    url = f"http://{workers.address}/"
+    hey(url, seconds=2, c=100)
+    workers.wait_in_flight(0)
+    workers.wait_queue(0)
+    assert hey(url, 20, c=slots).counts() == {200: 20}
+
+
+def test_large_bodies_in_an_overload_stay_below_the_memory_limit(workers, tmp_path):
+    url = f"http://{workers.address}/"
+    body = tmp_path / "body"
+    body.write_bytes(b"x" * 900_000)
+    load = Hey(url, 400, c=60, method="POST", data_file=str(body))
+    most_reserved = rss = 0
+    while load.process.poll() is None:
+        memory = workers.status()["memory"]
+        most_reserved = max(most_reserved, memory["reserved"])
+        rss = max(rss, rss_bytes(workers.process.pid))
+    run = load.result()
+    assert set(run.counts()) <= {200, 429, 503} and run.counts()[200] > 0
+    assert 0 < most_reserved <= 16 << 20
+    assert rss < memory_bound(workers.config_path)
