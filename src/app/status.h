@@ -66,7 +66,8 @@ struct Status {
     uint64_t access_log_dropped = 0;  // lines
     uint64_t log_dropped = 0;
 
-    bool is_ready() const;  // every upstream has a backend, or soon will; false while starting or draining
+    // Traffic makes sense: started, not draining, and some upstream has a backend that is up.
+    bool is_ready() const;
 };
 
 // Whoever can be asked, on the main thread.
