@@ -237,7 +237,7 @@ def test_more_pipelined_bytes_than_are_kept_wait_in_the_socket(penstock, scripte
 
 def test_head_requests_in_a_pipeline_keep_it_in_step(table):
     client = table.proxy.connect()
-    client.send("HEAD /1 HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\nHEAD /3 HTTP/1.1\r\nHost: a\r\n\r\n")
+    client.send("".join(f"{line} HTTP/1.1\r\nHost: a\r\n\r\n" for line in ("HEAD /1", "GET /2", "HEAD /3")))
     assert client.read_response("HEAD").status == 200
     assert echoed(client.read_response()).line == "GET /2 HTTP/1.1"
     assert client.read_response("HEAD").status == 200

@@ -68,8 +68,8 @@ def test_connection_cannot_hide_a_body(table):
 
 
 def test_other_fields_reach_the_backend_in_their_order(table):
-    facts = sent_on(table, "User-Agent: test\r\nAccept: */*\r\nCookie: a=b; c=d\r\nAuthorization: Bearer x\r\nX-A: 1\r\n"
-                           "Accept: text/html\r\n")
+    facts = sent_on(table, "User-Agent: test\r\nAccept: */*\r\nCookie: a=b; c=d\r\n"
+                           "Authorization: Bearer x\r\nX-A: 1\r\nAccept: text/html\r\n")
     wanted = ["user-agent", "accept", "cookie", "authorization", "x-a", "accept"]
     assert [name for name in facts.names if name in wanted] == wanted
     assert facts.get("cookie") == ["a=b; c=d"] and facts.get("authorization") == ["Bearer x"]
@@ -151,8 +151,8 @@ def test_a_forwarding_field_is_not_believed_from_anybody(table, name):
     assert facts.get("x-forwarded-for") == ["127.0.0.1"]
 
 
-@pytest.mark.parametrize("name", ["X_Forwarded_For", "X.Forwarded.For", "X-Forwarded_For", "X_Real_IP", "Content_Length",
-                                  "Transfer_Encoding", "X_Request_Id"])
+@pytest.mark.parametrize("name", ["X_Forwarded_For", "X.Forwarded.For", "X-Forwarded_For", "X_Real_IP",
+                                  "Content_Length", "Transfer_Encoding", "X_Request_Id"])
 def test_a_name_that_some_backends_would_read_as_another_does_not_reach_them(table, name):
     client = table.proxy.connect().get("/x", f"{name}: 6.6.6.6\r\n")
     answer = client.read_response()

@@ -90,7 +90,8 @@ def test_a_request_line_is_refused_with_400_that_has(table, raw):
 
 
 paths = {
-    "a broken escape": "/a%zz", "half an escape": "/a%2", "an escaped NUL": "/a%00b", "an escaped line end": "/a%0d%0ab",
+    "a broken escape": "/a%zz", "half an escape": "/a%2", "an escaped NUL": "/a%00b",
+    "an escaped line end": "/a%0d%0ab",
     "a climb above the root": "/../a", "an escaped climb above the root": "/%2e%2e/a",
     "a climb behind an escaped slash": "/a/..%2fb", "a climb behind a backslash": "/a/..\\b",
 }
@@ -99,6 +100,10 @@ paths = {
 @pytest.mark.parametrize("path", paths.values(), ids=paths.keys())
 def test_a_path_is_refused_with_400_that_has(table, path):
     table.refuses(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def test_connect_is_refused_and_nothing_behind_it_goes_anywhere(table):
+    table.refuses("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET /early HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
 def test_a_method_that_nobody_knows_is_refused_with_501(table):
@@ -203,8 +208,8 @@ def test_a_host_may_be_an_ipv6_address_with_a_port(table):
 
 
 def test_a_head_that_comes_byte_by_byte_means_the_same_as_at_once(table):
-    raw = ("POST /drip?x=%20 HTTP/1.1\r\nHost: a.example:8080\r\nX-A:  b \r\nX-Empty:\r\nX-A: c\r\nx-request-id: fixed-1\r\n"
-           "Content-Length: 5\r\n\r\nhello")
+    raw = ("POST /drip?x=%20 HTTP/1.1\r\nHost: a.example:8080\r\nX-A:  b \r\nX-Empty:\r\nX-A: c\r\n"
+           "x-request-id: fixed-1\r\nContent-Length: 5\r\n\r\nhello")
     at_once = table.passes(raw)
     client = table.proxy.connect().drip(raw)
     dripped = echoed(client.read_response())

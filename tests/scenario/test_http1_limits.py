@@ -1,9 +1,13 @@
 """Sizes and times that a client may not exceed, and clients that close one half of their connection. The times are
 short here, so that the tests are; that a time is not cut short is shown by an exchange that goes on meanwhile."""
 
+import os
+import resource
+
 import pytest
 
 from lib.checks import Table, assert_refused, echoed
+from lib.wire import eventually
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +204,22 @@ def test_a_slow_backend_is_not_taken_for_a_slow_client(penstock, scripted):
     clock.expect_end()
     at_work.chunk("two").last_chunk()
     assert client.read_chunked() == (b"two", [])
+
+
+# ---- no descriptors left
+
+def test_accepting_pauses_when_descriptors_run_out_and_goes_on_when_there_are_some(penstock, echo):
+    proxy = penstock(servers=[echo()], threads=1)
+    assert proxy.get("/before").status == 200
+    descriptors = f"/proc/{proxy.process.pid}/fd"
+    before = len(os.listdir(descriptors))
+    resource.prlimit(proxy.process.pid, resource.RLIMIT_NOFILE, (before + 20, before + 20))
+    crowd = [proxy.connect() for _ in range(100)]
+    eventually(lambda: len(os.listdir(descriptors)) >= before + 10, "a crowd of open connections")
+    late = proxy.connect().get("/late")
+    for client in crowd:
+        client.close()
+    assert echoed(late.read_response()).line == "GET /late HTTP/1.1"
 
 
 # ---- half-closed clients

@@ -8,8 +8,8 @@
 The fixtures in conftest.py make and stop these. A whole test:
 
     def test_a_request_reaches_the_backend_and_its_answer_the_client(penstock, scripted):
-        backend = scripted()                                  # listens on an ephemeral port
-        proxy = penstock(servers=[backend])                   # starts the program; stopped, and its exit judged, at the end
+        backend = scripted()                        # listens on an ephemeral port
+        proxy = penstock(servers=[backend])         # runs the program; its exit is judged at the end
         client = proxy.connect()
         client.send("GET /hello HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
 
