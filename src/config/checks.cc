@@ -309,11 +309,10 @@ void Checks::route(const Route& route, const std::string& path) {
     std::vector<std::string_view> upstreams;
     for (const Upstream& upstream : config_.upstreams) upstreams.emplace_back(upstream.name);
     std::string_view near = nearest_name(route.upstream, upstreams);
-    if (near.empty() && upstreams.size() == 1) near = upstreams[0];
-    error(here,
-          near.empty()
-              ? fmt::format("there is no upstream {}; write the name of one of upstreams", route.upstream)
-              : fmt::format("there is no upstream {}; did you mean {}?", route.upstream, near));
+    std::string_view some = upstreams.size() == 1 ? upstreams[0] : "the name of one of upstreams";
+    error(here, near.empty()
+                    ? fmt::format("there is no upstream {}; write {}", route.upstream, some)
+                    : fmt::format("there is no upstream {}; did you mean {}?", route.upstream, near));
 }
 
 void Checks::rate_limits() {

@@ -1,7 +1,8 @@
 // What a configuration file says, as plain structs; the initialisers are the defaults, and
 // conf/reference.yaml is the manual of every field. load() fills in what depends on other fields
 // (marked "resolved"), so that nobody asks twice what a default is. A Config is a value: copied freely,
-// never changed once loaded. A Duration of 0 means none, a count of 0 no limit, unless it says otherwise.
+// never changed once loaded; two are equal when they say the same. A Duration of 0 means none, a count of 0
+// no limit, unless it says otherwise.
 #pragma once
 
 #include <cstdint>
@@ -21,11 +22,15 @@ using NamedValues = std::vector<std::pair<std::string, std::string>>;  // in the
 struct CertificateFiles {
     std::string certificate;
     std::string key;
+
+    bool operator==(const CertificateFiles&) const = default;
 };
 
 struct ListenTls {
     std::vector<CertificateFiles> certificates;  // the first is for clients without SNI
     std::string client_ca;                       // set: clients must show a certificate that it signed
+
+    bool operator==(const ListenTls&) const = default;
 };
 
 struct Listen {
@@ -33,6 +38,8 @@ struct Listen {
     bool http1 = true;
     bool http2 = false;
     std::optional<ListenTls> tls;
+
+    bool operator==(const Listen&) const = default;
 };
 
 enum class HalfClose : uint8_t { hangup, serve };
@@ -49,6 +56,8 @@ struct Limits {
     Duration client_idle_timeout = 75s;
     Duration drain = 30s;
     HalfClose half_close = HalfClose::hangup;
+
+    bool operator==(const Limits&) const = default;
 };
 
 enum class LogFormat : uint8_t { json, combined, off };
@@ -56,29 +65,39 @@ enum class LogFormat : uint8_t { json, combined, off };
 struct AccessLog {
     std::string path = "stdout";  // or stderr, or a file
     LogFormat format = LogFormat::json;
+
+    bool operator==(const AccessLog&) const = default;
 };
 
 struct Ready {
     std::string path;  // a GET of it must answer 2xx; empty: being able to connect is enough (tcp: true)
     Duration interval = 200ms;
     Duration timeout = 120s;
+
+    bool operator==(const Ready&) const = default;
 };
 
 struct Stop {
     int signal = 15;  // TERM
     Duration grace = 30s;
+
+    bool operator==(const Stop&) const = default;
 };
 
 struct Restart {
     Duration backoff = 500ms;
     Duration max_backoff = 30s;
     uint32_t give_up_after = 0;  // failed starts in a row; 0: never
+
+    bool operator==(const Restart&) const = default;
 };
 
 struct Recycle {
     uint64_t requests = 0;
     uint64_t rss = 0;
     double jitter = 0.1;  // of both, so that not all workers go at once
+
+    bool operator==(const Recycle&) const = default;
 };
 
 // How a worker is told where to listen: found from the placeholder that its command or environment uses.
@@ -100,6 +119,8 @@ struct Workers {
     Recycle recycle;
 
     bool uses(std::string_view placeholder) const;  // "${PORT}", in the command or the environment
+
+    bool operator==(const Workers&) const = default;
 };
 
 struct Server {
@@ -108,6 +129,8 @@ struct Server {
     bool backup = false;
     uint32_t concurrency = 0;  // resolved: its own, else what the upstream says, else 0
     Duration resolve{};        // a host name: look it up again this often; 0: once, at start
+
+    bool operator==(const Server&) const = default;
 };
 
 enum class Protocol : uint8_t { http1, http2 };
@@ -118,6 +141,8 @@ struct BackendTls {
     std::string server_name;  // empty: the host of the address
     std::string certificate;  // ours, shown to the backend
     std::string key;
+
+    bool operator==(const BackendTls&) const = default;
 };
 
 enum class BalancePolicy : uint8_t { least_busy, round_robin, random_two, first, hash };
@@ -127,6 +152,8 @@ struct Balance {
     BalancePolicy policy = BalancePolicy::least_busy;
     HashKey hash = HashKey::client_ip;
     std::string hash_name;  // of the header, cookie or query parameter
+
+    bool operator==(const Balance&) const = default;
 };
 
 struct Queue {
@@ -135,6 +162,8 @@ struct Queue {
     uint64_t bytes = 256 * MiB;
     Duration start_timeout = 120s;
     bool refuse_hopeless = false;
+
+    bool operator==(const Queue&) const = default;
 };
 
 struct Timeouts {
@@ -143,6 +172,8 @@ struct Timeouts {
     Duration idle = 60s;
     Duration client_stall = 10s;
     Duration request{};
+
+    bool operator==(const Timeouts&) const = default;
 };
 
 // What a route says instead of its upstream; nothing: as the upstream.
@@ -152,17 +183,23 @@ struct RouteTimeouts {
     std::optional<Duration> idle;
     std::optional<Duration> client_stall;
     std::optional<Duration> request;
+
+    bool operator==(const RouteTimeouts&) const = default;
 };
 
 struct Buffer {
     uint64_t request = 1 * MiB;
     uint64_t response = 1 * MiB;
+
+    bool operator==(const Buffer&) const = default;
 };
 
 enum class OnAbandon : uint8_t { drain, close, restart };
 
 struct Pool {
     Duration idle = 4s;
+
+    bool operator==(const Pool&) const = default;
 };
 
 struct StatusCodes {
@@ -170,6 +207,8 @@ struct StatusCodes {
     uint16_t queue_timeout = 503;
     uint16_t request_timeout = 504;
     uint16_t no_backend = 503;
+
+    bool operator==(const StatusCodes&) const = default;
 };
 
 struct CircuitBreaker {
@@ -178,18 +217,24 @@ struct CircuitBreaker {
     uint32_t max_requests = 0;
     uint32_t max_retries = 3;
     uint32_t max_requests_per_connection = 0;
+
+    bool operator==(const CircuitBreaker&) const = default;
 };
 
 struct SuccessRate {
     double stdev_factor = 1.9;
     uint32_t min_backends = 5;
     uint32_t min_requests = 100;
+
+    bool operator==(const SuccessRate&) const = default;
 };
 
 struct FailurePercentage {
     uint32_t threshold = 85;
     uint32_t min_backends = 5;
     uint32_t min_requests = 50;
+
+    bool operator==(const FailurePercentage&) const = default;
 };
 
 struct OutlierDetection {
@@ -203,6 +248,8 @@ struct OutlierDetection {
     uint32_t min_healthy = 1;
     std::optional<SuccessRate> success_rate;
     std::optional<FailurePercentage> failure_percentage;
+
+    bool operator==(const OutlierDetection&) const = default;
 };
 
 struct HealthCheck {
@@ -212,6 +259,8 @@ struct HealthCheck {
     uint32_t healthy = 2;
     uint32_t unhealthy = 3;
     uint16_t expect = 200;
+
+    bool operator==(const HealthCheck&) const = default;
 };
 
 struct Retry {
@@ -221,6 +270,8 @@ struct Retry {
     Duration per_try_timeout{};
     double budget = 0.2;      // of the requests in flight
     bool idempotent = false;  // a POST may be sent again too
+
+    bool operator==(const Retry&) const = default;
 };
 
 struct Upstream {
@@ -247,12 +298,16 @@ struct Upstream {
 
     bool has_slots() const;       // some backend has a limit of its own
     uint32_t queue_size() const;  // the smaller of queue.size and max_pending_requests (where that is set)
+
+    bool operator==(const Upstream&) const = default;
 };
 
 struct Device {
     std::string gpu;  // index, UUID, or all
     uint32_t slots = 1;
     uint64_t min_free_memory = 0;
+
+    bool operator==(const Device&) const = default;
 };
 
 // Which requests; an empty field matches everything. At most one of path and prefix is set.
@@ -262,6 +317,8 @@ struct Match {
     std::string prefix;  // how the path begins
     std::vector<std::string> methods;
     NamedValues headers;  // names in lower case; the value must be equal
+
+    bool operator==(const Match&) const = default;
 };
 
 struct Route {
@@ -269,6 +326,8 @@ struct Route {
     std::string upstream;       // may hold {name} of match.path
     bool strip_prefix = false;  // the backend sees the path without match.prefix
     RouteTimeouts timeouts;
+
+    bool operator==(const Route&) const = default;
 };
 
 enum class LimitKey : uint8_t { client_ip, header, cookie, path, route, global };
@@ -281,6 +340,8 @@ struct RateLimit {
     uint64_t burst = 0;        // resolved: what the rate gives in a second, at least 1
     uint32_t concurrency = 0;
     Match match;
+
+    bool operator==(const RateLimit&) const = default;
 };
 
 struct Config {
@@ -297,6 +358,8 @@ struct Config {
 
     const Upstream* upstream(std::string_view name) const;
     bool shares_device(const Upstream& upstream) const;  // some worker's GPU has slots in `devices`
+
+    bool operator==(const Config&) const = default;
 };
 
 // What an empty file would say, but for the traffic: the defaults that are no plain initialisers.

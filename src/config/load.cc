@@ -224,7 +224,14 @@ Loaded load(std::string_view text, const std::string& file, const Surroundings& 
     }
     Reader reader{*tree, surroundings.variables, file, Places(file), {}, 0};
     out.config = default_config(surroundings.cores);
-    Value(reader, tree->root(), "").section([&out](Section& s) { read_config(s, out.config); });
+    reader.places.add("", Place{1, 1});  // of what is missing
+    Value root(reader, tree->root(), "");
+    if (!root.is_map()) {
+        root.error("is not a configuration; write keys with values, and at least upstreams");
+        out.errors = std::move(reader.errors);
+        return out;
+    }
+    root.section([&out](Section& s) { read_config(s, out.config); });
     resolve(out.config, reader.places);
     Findings findings = check(out.config, reader.places);
     out.errors = reader.errors;

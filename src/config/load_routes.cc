@@ -3,17 +3,16 @@
 
 #include "config/load_parts.h"
 #include "config/path_template.h"
+#include "http/chars.h"
+#include "http/target.h"
 
 namespace penstock {
 
 namespace {
 
 bool is_token(std::string_view text) {
-    constexpr std::string_view marks = "!#$%&'*+-.^_`|~";
-    return !text.empty() && std::all_of(text.begin(), text.end(), [&](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               marks.find(c) != marks.npos;
-    });
+    return !text.empty() &&
+           std::all_of(text.begin(), text.end(), [](char c) { return chars::is(c, chars::token); });
 }
 
 void read_host(Section& s, std::string& out) {
@@ -53,13 +52,30 @@ void read_header(const std::string& name, const Value& value, NamedValues& out) 
     if (auto text = value.text_or_empty()) out.emplace_back(lower_case(name), std::move(*text));
 }
 
+// Requests are matched by their normalised path, so a route in another form would silently match nothing.
 void check_path(Section& s, std::string_view key, const std::string& path) {
     if (path.empty()) return;
     if (path[0] != '/') {
-        s.error(key, fmt::format("\"{}\" does not begin with /; write /{}", path, path));
-    } else if (path.find_first_of("?# ") != path.npos) {
-        s.error(key, fmt::format("\"{}\" is more than a path; leave out what follows {}", path,
-                                 path.substr(0, path.find_first_of("?# "))));
+        return s.error(key, fmt::format("\"{}\" does not begin with /; write /{}", path, path));
+    }
+    if (size_t end = path.find_first_of("?#"); end != path.npos) {
+        return s.error(key, fmt::format("\"{}\" is more than a path; write {}", path, path.substr(0, end)));
+    }
+    bool visible = std::all_of(path.begin(), path.end(), [](char c) { return chars::is(c, chars::visible); });
+    if (!visible) {
+        return s.error(key, fmt::format("\"{}\" has characters that no path has; write them as %XX", path));
+    }
+    std::string normal(path.size() + 1, '\0');
+    size_t size = 0;
+    Rule rule = routing_path(path, normal.data(), size);
+    normal.resize(size);
+    if (rule != Rule::ok) {
+        s.error(key,
+                fmt::format("\"{}\" matches nothing, as such requests are refused ({}); write a plain path",
+                            path, rule_name(rule)));
+    } else if (normal != path) {
+        s.error(key, fmt::format("\"{}\" matches nothing, as requests are compared in normal form; write {}",
+                                 path, normal));
     }
 }
 

@@ -10,6 +10,8 @@
 #include <yaml-cpp/mark.h>
 #include <yaml-cpp/parser.h>
 
+#include "base/text.h"
+
 namespace penstock {
 
 namespace {
@@ -202,35 +204,42 @@ class YamlBuilder : public YAML::EventHandler {
     std::unordered_map<YAML::anchor_t, uint32_t> anchors_;
 };
 
+namespace {
+
+YamlTree only_document(std::string_view text) {
+    std::istringstream stream{std::string(text)};
+    YAML::Parser parser(stream);
+    YamlBuilder builder;
+    if (!parser.HandleNextDocument(builder)) refuse({}, "is empty; write at least upstreams");
+    YamlBuilder second;
+    if (parser.HandleNextDocument(second)) {
+        YamlTree rest = second.take();
+        refuse(rest[rest.root()].place, "a second document in the file; remove the line --- before it");
+    }
+    return builder.take();
+}
+
+tl::unexpected<YamlError> failed(Place place, std::string message) {
+    return tl::unexpected(YamlError{place, std::move(message)});
+}
+
+}  // namespace
+
 tl::expected<YamlTree, YamlError> YamlTree::parse(std::string_view text) {
     if (text.size() > largest_file) {
-        return tl::unexpected(
-            YamlError{{}, fmt::format("{} bytes long; at most {} are read", text.size(), largest_file)});
+        return failed({}, fmt::format("is longer than {}; make it smaller", format_size(largest_file)));
     }
     try {
-        std::istringstream stream{std::string(text)};
-        YAML::Parser parser(stream);
-        YamlBuilder builder;
-        if (!parser.HandleNextDocument(builder)) {
-            return tl::unexpected(YamlError{{}, "is empty; write at least upstreams"});
-        }
-        YamlTree tree = builder.take();
-        YamlBuilder second;
-        if (parser.HandleNextDocument(second)) {
-            YamlTree rest = second.take();
-            return tl::unexpected(YamlError{rest[rest.root()].place,
-                                            "a second document in the file; remove the line --- before it"});
-        }
-        return tree;
+        return only_document(text);
     } catch (const Refused& refused) {
         return tl::unexpected(refused.error);
     } catch (const YAML::Exception& e) {
-        return tl::unexpected(
-            YamlError{place_of(e.mark), fmt::format("not valid YAML: {}; check the indentation, colons, "
-                                                    "quotes and brackets here",
-                                                    e.msg)});
+        return failed(
+            place_of(e.mark),
+            fmt::format("not valid YAML: {}; check the indentation, colons, quotes and brackets here",
+                        e.msg));
     } catch (const std::exception& e) {
-        return tl::unexpected(YamlError{{}, fmt::format("not readable as YAML: {}", e.what())});
+        return failed({}, fmt::format("not readable as YAML: {}; write plain UTF-8 text", e.what()));
     }
 }
 

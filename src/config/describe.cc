@@ -1,0 +1,181 @@
+#include "config/describe.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <iterator>
+
+namespace penstock {
+
+namespace {
+
+using Out = std::back_insert_iterator<std::string>;
+
+// Two digits are enough for people: 37.5MiB.
+std::string roughly(uint64_t bytes) {
+    constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+    auto value = static_cast<double>(bytes);
+    size_t unit = 0;
+    while (value >= 1024 && unit + 1 < std::size(units)) {
+        value /= 1024;
+        ++unit;
+    }
+    std::string text = fmt::format("{:.1f}", value);
+    if (text.ends_with(".0")) text.resize(text.size() - 2);
+    return text + units[unit];
+}
+
+std::string or_none(Duration d) { return d == Duration::zero() ? "none" : format_duration(d); }
+
+std::string counted(uint64_t count, std::string_view one) {
+    return fmt::format("{} {}{}", count, one, count == 1 ? "" : "s");
+}
+
+std::string described(const Listen& listen) {
+    std::string_view protocols = listen.http1 && listen.http2 ? "http1, http2"
+                                 : listen.http2               ? "http2"
+                                                              : "http1";
+    return fmt::format("{} ({}{})", listen.address.text, protocols, listen.tls ? ", TLS" : "");
+}
+
+std::string described(const Match& match) {
+    std::string place = match.host;
+    if (!match.path.empty())
+        place += match.path;
+    else if (!match.prefix.empty())
+        place += fmt::format("{}*", match.prefix);
+    else
+        place += place.empty() ? "everything" : "/*";
+    std::vector<std::string> conditions(match.methods);
+    for (const auto& [name, value] : match.headers) conditions.push_back(fmt::format("{}: {}", name, value));
+    return conditions.empty() ? place : fmt::format("{} ({})", place, fmt::join(conditions, ", "));
+}
+
+void describe_workers(const Workers& workers, Out out) {
+    std::string command =
+        workers.shell ? workers.command.back() : fmt::format("{}", fmt::join(workers.command, " "));
+    fmt::format_to(out, "  workers   {} x {}\n", workers.count, command);
+    if (!workers.directory.empty()) fmt::format_to(out, "            in {}\n", workers.directory);
+    if (!workers.gpus.empty()) {
+        fmt::format_to(out, "            on GPU {}, in turn\n", fmt::join(workers.gpus, ", "));
+    }
+    fmt::format_to(out, "            ready when {}, within {}; stopped within {}\n",
+                   workers.ready.path.empty() ? "it accepts a connection"
+                                              : fmt::format("GET {} answers 2xx", workers.ready.path),
+                   format_duration(workers.ready.timeout), format_duration(workers.stop.grace));
+    std::vector<std::string> limits;
+    if (workers.recycle.requests > 0) limits.push_back(counted(workers.recycle.requests, "request"));
+    if (workers.recycle.rss > 0)
+        limits.push_back(fmt::format("{} of memory", format_size(workers.recycle.rss)));
+    if (!limits.empty()) {
+        fmt::format_to(out, "            replaced after {}, give or take {}\n", fmt::join(limits, " or "),
+                       format_percent(workers.recycle.jitter));
+    }
+}
+
+void describe_servers(const std::vector<Server>& servers, Out out) {
+    std::string_view title = "servers";
+    for (const Server& server : servers) {
+        fmt::format_to(out, "  {:<9} {}, {}{}{}{}\n", title, server.address.text,
+                       server.concurrency == 0 ? "any number of requests at a time"
+                                               : counted(server.concurrency, "request") + " at a time",
+                       server.weight == 1 ? "" : fmt::format(", weight {}", server.weight),
+                       server.backup ? ", backup" : "",
+                       server.resolve == Duration::zero()
+                           ? ""
+                           : fmt::format(", looked up every {}", format_duration(server.resolve)));
+        title = "";
+    }
+}
+
+void describe_slots(const Upstream& upstream, Out out) {
+    uint64_t slots = 0;
+    bool unlimited = false;
+    if (upstream.workers) {
+        slots += uint64_t{upstream.concurrency} * upstream.workers->count;
+        unlimited = upstream.concurrency == 0;
+    }
+    for (const Server& server : upstream.servers) {
+        slots += server.concurrency;
+        unlimited = unlimited || server.concurrency == 0;
+    }
+    if (unlimited) return void(fmt::format_to(out, "  slots     not limited: requests never wait\n"));
+    fmt::format_to(out, "  slots     {} at a time in all\n", counted(slots, "request"));
+    if (upstream.queue_size() == 0) {
+        fmt::format_to(out, "  queue     none: refused with {} when all are busy\n",
+                       upstream.status.queue_full);
+        return;
+    }
+    fmt::format_to(out, "  queue     {} or {}, then {}; {} at most, then {}\n",
+                   counted(upstream.queue_size(), "request"), format_size(upstream.queue.bytes),
+                   upstream.status.queue_full, or_none(upstream.queue.timeout),
+                   upstream.status.queue_timeout);
+}
+
+std::string_view described(OnAbandon what) {
+    switch (what) {
+        case OnAbandon::drain: return "keeps its slot until the backend has ended it";
+        case OnAbandon::close: return "is told by closing its connection";
+        case OnAbandon::restart: return "keeps its slot; its worker is restarted";
+    }
+    return "";
+}
+
+void describe_upstream(const Upstream& upstream, Out out) {
+    fmt::format_to(out, "\nupstream {}\n", upstream.name);
+    if (upstream.workers) describe_workers(*upstream.workers, out);
+    describe_servers(upstream.servers, out);
+    describe_slots(upstream, out);
+    const Timeouts& t = upstream.timeouts;
+    fmt::format_to(out,
+                   "  timeouts  connect {}, first byte {}, idle {}, client stall {}, the whole request {}\n",
+                   or_none(t.connect), or_none(t.first_byte), or_none(t.idle), or_none(t.client_stall),
+                   or_none(t.request));
+    fmt::format_to(out, "  abandoned work {}", described(upstream.on_abandon));
+    if (upstream.on_abandon == OnAbandon::restart)
+        fmt::format_to(out, " after {}", format_duration(upstream.abandon_grace));
+    fmt::format_to(out, ", {}\n",
+                   upstream.abandon_limit == Duration::zero()
+                       ? std::string("however long that takes")
+                       : fmt::format("at most {}", format_duration(upstream.abandon_limit)));
+}
+
+void describe_memory(const Config& config, const MemoryBound& bound, Out out) {
+    fmt::format_to(out, "\nmemory    at most {}; {} while heads are small and answers are read\n",
+                   roughly(bound.most()), roughly(bound.usual()));
+    fmt::format_to(out, "  {:>9} of bodies (limits.memory)\n", roughly(bound.bodies));
+    fmt::format_to(out, "  {:>9} for {} client connections with a request each (limits.connections)\n",
+                   roughly(bound.connections), config.limits.connections);
+    fmt::format_to(out, "  {:>9} for the process and its {}\n", roughly(bound.itself),
+                   counted(config.threads, "loop"));
+    fmt::format_to(out,
+                   "  {:>9} more if each client sends a head of {} (limits.header_bytes) and reads nothing\n",
+                   roughly(bound.extremes), format_size(config.limits.header_bytes));
+}
+
+}  // namespace
+
+std::string describe(const Config& config, const MemoryBound& bound, const std::vector<Problem>& warnings) {
+    std::string text;
+    Out out(text);
+    std::string_view title = "listen";
+    for (const Listen& listen : config.listen) {
+        fmt::format_to(out, "{:<9} {}\n", title, described(listen));
+        title = "";
+    }
+    fmt::format_to(out, "admin     {}\n", config.admin ? config.admin->text : "off");
+    fmt::format_to(out, "threads   {}\n", config.threads);
+    title = "routes";
+    for (const Route& route : config.routes) {
+        fmt::format_to(out, "{:<9} {} -> {}{}\n", title, described(route.match), route.upstream,
+                       route.strip_prefix ? fmt::format(", without {}", route.match.prefix) : "");
+        title = "";
+    }
+    for (const Upstream& upstream : config.upstreams) describe_upstream(upstream, out);
+    describe_memory(config, bound, out);
+    if (warnings.empty()) return text;
+    fmt::format_to(out, "\n{}\n", counted(warnings.size(), "warning"));
+    for (const Problem& warning : warnings) fmt::format_to(out, "  {}\n", warning.text());
+    return text;
+}
+
+}  // namespace penstock

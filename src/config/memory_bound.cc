@@ -1,0 +1,46 @@
+#include "config/memory_bound.h"
+
+#include <algorithm>
+
+namespace penstock {
+
+namespace {
+
+// At once: one a slot; where nothing limits them, one a client.
+uint64_t backend_connections(const Config& config) {
+    uint64_t slots = 0;
+    bool unlimited = false;
+    for (const Upstream& upstream : config.upstreams) {
+        if (upstream.workers) {
+            unlimited = unlimited || upstream.concurrency == 0;
+            slots += uint64_t{upstream.concurrency} * upstream.workers->count;
+        }
+        for (const Server& server : upstream.servers) {
+            unlimited = unlimited || server.concurrency == 0;
+            slots += server.concurrency;
+        }
+    }
+    return slots + (unlimited ? config.limits.connections : 0);
+}
+
+}  // namespace
+
+MemoryBound memory_bound(const Config& config) {
+    uint64_t clients = config.limits.connections;
+    uint64_t backends = backend_connections(config);
+
+    MemoryBound bound;
+    bound.bodies = config.limits.memory;
+    bound.itself = MemoryBound::process + config.threads * MemoryBound::loop;
+    uint64_t small = MemoryBound::idle_connection + MemoryBound::request + MemoryBound::small_chunk;
+    bound.connections =
+        clients * small + backends * (MemoryBound::idle_connection + MemoryBound::small_chunk);
+
+    // The chunk that a head was read into, its copy in the exchange, and the response's likewise.
+    uint64_t head = config.limits.header_bytes;
+    uint64_t read = std::max(head, MemoryBound::large_chunk) - MemoryBound::small_chunk;
+    bound.extremes = (clients + backends) * (read + head + MemoryBound::output);
+    return bound;
+}
+
+}  // namespace penstock

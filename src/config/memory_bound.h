@@ -1,0 +1,33 @@
+// How much memory a configuration can make penstock use, as `penstock check` prints it. Bodies are bounded
+// by their own account (base/memory.h); what remains is so much per connection.
+#pragma once
+
+#include <cstdint>
+
+#include "base/text.h"
+#include "config/config.h"
+
+namespace penstock {
+
+struct MemoryBound {
+    // What the data path holds itself to; tests/unit and tests/scenario measure it.
+    static constexpr uint64_t idle_connection = 600;   // session and channel
+    static constexpr uint64_t request = 2 * KiB;       // an exchange in flight, without head and body
+    static constexpr uint64_t small_chunk = 2 * KiB;   // a head is read into one,
+    static constexpr uint64_t large_chunk = 16 * KiB;  // or, if it is large, into one of these
+    static constexpr uint64_t output = 64 * KiB;       // what waits in a connection to be read
+    static constexpr uint64_t process = 24 * MiB;      // program, libraries, metrics, logs
+    static constexpr uint64_t loop = 4 * MiB;          // its stack, tables and kept chunks
+
+    uint64_t bodies = 0;       // limits.memory
+    uint64_t itself = 0;       // the process and its loops
+    uint64_t connections = 0;  // limits.connections, each with a small request in flight
+    uint64_t extremes = 0;     // on top: every head as large as allowed, and nobody reads what is sent to him
+
+    uint64_t usual() const { return bodies + itself + connections; }
+    uint64_t most() const { return usual() + extremes; }
+};
+
+MemoryBound memory_bound(const Config& config);
+
+}  // namespace penstock

@@ -1,0 +1,75 @@
+#include "config/unsupported.h"
+
+#include <fmt/format.h>
+
+namespace penstock {
+
+namespace {
+
+class Refusals {
+  public:
+    explicit Refusals(const Places& places) : places_(places) {}
+
+    void add(std::string path, std::string_view what, std::string_view instead = "leave it out") {
+        found_.push_back(places_.problem(std::move(path),
+                                         fmt::format("{} not supported by this version; {}", what, instead)));
+    }
+    std::vector<Problem> take() {
+        sort_by_place(found_);
+        return std::move(found_);
+    }
+
+  private:
+    const Places& places_;
+    std::vector<Problem> found_;
+};
+
+void of_listener(const Listen& listen, const std::string& path, Refusals& out) {
+    if (listen.http2) out.add(path + ".protocols", "http2 is", "write [http1]");
+    if (listen.tls) out.add(path + ".tls", "TLS is");
+}
+
+void of_server(const Server& server, const std::string& path, Refusals& out) {
+    if (server.address.kind == Address::Kind::name) {
+        std::string right = server.address.host == "localhost"
+                                ? fmt::format("write 127.0.0.1:{}", server.address.port)
+                                : fmt::format("write the IP address of {}", server.address.host);
+        out.add(path + ".address", "a host name is", right);
+    }
+}
+
+void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
+    for (size_t i = 0; i < upstream.servers.size(); ++i) {
+        of_server(upstream.servers[i], fmt::format("{}.servers[{}]", path, i), out);
+    }
+    if (upstream.protocol == Protocol::http2) out.add(path + ".protocol", "http2 is", "write http1");
+    if (upstream.tls) out.add(path + ".tls", "TLS to backends is");
+    if (upstream.balance.policy != BalancePolicy::least_busy) {
+        out.add(path + ".balance", "another policy than least_busy is");
+    }
+    if (upstream.outlier_detection) out.add(path + ".outlier_detection", "outlier detection is");
+    if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");
+    if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {
+        out.add(path + ".circuit_breaker.max_retries", "a limit of retries is");
+    }
+    if (upstream.retry.budget != Retry{}.budget) out.add(path + ".retry.budget", "a budget of retries is");
+    if (upstream.retry.per_try_timeout > Duration::zero()) {
+        out.add(path + ".retry.per_try_timeout", "a timeout of each try is", "leave it out, or use timeouts");
+    }
+}
+
+}  // namespace
+
+std::vector<Problem> unsupported(const Config& config, const Places& places) {
+    Refusals out(places);
+    for (size_t i = 0; i < config.listen.size(); ++i) {
+        of_listener(config.listen[i], fmt::format("listen[{}]", i), out);
+    }
+    for (const Upstream& upstream : config.upstreams)
+        of_upstream(upstream, "upstreams." + upstream.name, out);
+    if (!config.devices.empty()) out.add("devices", "slots of devices are");
+    if (!config.rate_limits.empty()) out.add("rate_limits", "rate limits are");
+    return out.take();
+}
+
+}  // namespace penstock
