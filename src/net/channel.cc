@@ -194,7 +194,7 @@ void Channel::finish() {
     if (readable_) loop_.turn().mark(user_);  // its run() resumes
 }
 
-void Channel::flush(Time) {
+void Channel::flush(Time now) {
     if (fd_ < 0 || connecting_ || dead_) return;
     while (!output_.empty() && writable_ && !write_failed_) {
         iovec parts[most_pieces];
@@ -217,6 +217,7 @@ void Channel::flush(Time) {
         }
         bytes_written_ += static_cast<uint64_t>(n);
         output_.drop(static_cast<size_t>(n));
+        last_sent_ = now;
         if (static_cast<size_t>(n) < all && message.msg_iovlen < most_pieces) writable_ = false;
     }
     if (write_failed_) {

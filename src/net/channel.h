@@ -56,6 +56,7 @@ class Channel final : public Output {
     bool connecting() const { return connecting_; }
     int error() const { return error_; }  // errno of what made it dead or failed
     int descriptor() const { return fd_; }
+    bool is_unix() const { return is_unix_; }
 
     // --- input
     std::string_view input() const {
@@ -75,6 +76,7 @@ class Channel final : public Output {
     uint64_t events() const { return events_; }  // how often the kernel spoke: a pooled one must be silent
     uint64_t bytes_read() const { return bytes_read_; }
     uint64_t bytes_written() const { return bytes_written_; }
+    Time last_sent() const { return last_sent_; }  // the turn in which the kernel last took bytes
 
     // --- output: in advance
     bool has_room() const { return output_.size() < most_output; }
@@ -125,6 +127,7 @@ class Channel final : public Output {
     uint64_t events_ = 0;
     uint64_t bytes_read_ = 0;
     uint64_t bytes_written_ = 0;
+    Time last_sent_{};
     uint32_t discarded_ = 0;
     short watching_ = 0;
     bool is_unix_ : 1 = false;

@@ -21,12 +21,12 @@ namespace penstock {
 class Loop {
   public:
     // Who takes this loop's wakes; at most one.
-    class Wakes {
+    class WakeTaker {
       public:
         virtual void woken(Handle handle) = 0;
 
       protected:
-        ~Wakes() = default;
+        ~WakeTaker() = default;
     };
 
     explicit Loop(unsigned index);
@@ -39,7 +39,7 @@ class Loop {
     Time now() const { return turn_.now(); }  // of this turn; stale during the poll phase
     ChunkPool& chunks() { return chunks_; }
     event_base* base() { return base_; }
-    void set_wakes(Wakes* wakes) { wakes_ = wakes; }
+    void take_wakes(WakeTaker* taker) { wakes_ = taker; }
 
     void run();       // turns until stop()
     void run_once();  // one turn: sleeps for it if nothing is to be done
@@ -62,7 +62,7 @@ class Loop {
     Mailbox mailbox_;
     Mailbox::Mail mail_;
     bool has_mail_ = false;
-    Wakes* wakes_ = nullptr;
+    WakeTaker* wakes_ = nullptr;
     event mail_event_;
     event timer_event_;
     int timer_;

@@ -1,0 +1,90 @@
+// ClientH1 is one connection of a client that speaks HTTP/1: it reads requests, one exchange at a time, and
+// writes their responses in order. It outlives its exchange's use of it; it frees itself in reap.
+//
+//     head ──> exchange ──> (rest of the body thrown away) ──> head ... ──> finishing ──> closed
+//
+// While an exchange runs, further requests stay in the socket and at most one chunk; after a head that asks
+// for an upgrade nothing is read until the final head has decided.
+#pragma once
+
+#include <string>
+
+#include "base/turn.h"
+#include "codec/h1_reader.h"
+#include "net/channel.h"
+#include "proxy/exchange.h"
+#include "proxy/side.h"
+
+namespace penstock {
+
+class DataLoop;
+
+class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
+  public:
+    ClientH1(DataLoop& loop, int fd, const SocketAddress& from, bool is_unix, uint16_t port, bool trusted);
+    ~ClientH1();
+
+    // Idle ones go now, others after their exchange.
+    void drain(Time now);
+    void stop_now();
+
+    // Channel and task
+    void fill() override;
+    void run(Time now) override;
+    void reap() override;
+
+    // ClientSide
+    void wake(Time now) override;
+    void cancel(Cause cause, Time now) override;
+    void ended(Time now) override;
+    Time last_sent() const override { return channel_.last_sent(); }
+
+  private:
+    enum class State : uint8_t {
+        head,       // of a request
+        exchange,   // one runs
+        skipping,   // the rest of a refused request's body
+        finishing,  // the last response is on its way out
+        closed,     // buried
+    };
+    enum class Framed : uint8_t { by_length, chunked, by_close };  // the response, as we write it
+
+    void fill_head();
+    void fill_body();
+    void begin_exchange(const Head& head);
+    void refuse(Cause cause, Rule rule);
+    void note_end();
+    bool is_gone() const;
+    void write_interims();
+    bool write_head(Time now);
+    void write_body();
+    void write_end();
+    bool keeps_connection() const;
+    void next_request(Time now);
+    void finish(Time now);
+    void close();
+    void count_bytes();
+
+    DataLoop& loop_;
+    Channel channel_;
+    Deadline deadline_;  // idle, header, finishing: while no exchange runs
+    H1RequestReader reader_;
+    H1BodyReader body_reader_;
+    Exchange* exchange_ = nullptr;
+    uint64_t counted_in_ = 0, counted_out_ = 0;
+    uint64_t chunked_total_ = 0;  // body bytes of this request, against limits.body
+    State state_ = State::head;
+    Framed framed_ = Framed::by_length;
+    bool first_ = true;       // no request was served yet
+    bool keep_ = false;       // the connection goes on after this response
+    bool omit_body_ = false;  // HEAD, 204, 304
+    bool http10_ = false;
+    bool continued_ = false;     // 100 Continue went out
+    bool header_clock_ = false;  // a head has begun
+    const bool trusted_;
+    char port_[6];
+    uint8_t port_size_ = 0;
+    std::string address_;
+};
+
+}  // namespace penstock

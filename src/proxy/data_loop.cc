@@ -1,0 +1,170 @@
+#include "proxy/data_loop.h"
+
+#include <algorithm>
+#include <unistd.h>
+
+namespace penstock {
+
+namespace {
+
+// Wakes for backend sessions (abandoned work) and for exchanges go through one number space.
+constexpr uint32_t backend_bit = 1U << 31;
+// A request that is not safe to repeat uses only a connection that was busy a moment ago: one that idled
+// longer may be closed by the backend just as we use it.
+constexpr Duration fresh_enough = 1s;
+
+H1Limits limits_of(const Config& config) {
+    H1Limits out;
+    out.head_bytes = config.limits.header_bytes;
+    out.line_bytes = std::min<uint32_t>(out.line_bytes, config.limits.header_bytes);
+    out.fields = config.limits.headers;
+    if (config.limits.body) out.body_bytes = config.limits.body;
+    return out;
+}
+
+}  // namespace
+
+DataLoop::DataLoop(Loop& loop, Shared& shared, const Snapshot& snapshot, uint64_t seed)
+    : loop_(loop),
+      shared_(shared),
+      snapshot_(snapshot),
+      memory_(shared.memory),
+      stats_(shared.book),
+      h1_limits_(limits_of(snapshot.config())),
+      field_room_(h1_limits_.fields),
+      random_(seed) {
+    if (shared.access_writer)
+        access_ =
+            std::make_unique<AccessLines>(loop.turn(), *shared.access_writer, config().access_log.format);
+    loop_.take_wakes(this);
+}
+
+DataLoop::~DataLoop() { loop_.take_wakes(nullptr); }
+
+void DataLoop::listen(int fd, unsigned number) {
+    listeners_.push_back(std::make_unique<Listener>(loop_, *this, fd, number));
+}
+
+bool DataLoop::has_room() {
+    return shared_.connections.load(std::memory_order_relaxed) < config().limits.connections;
+}
+
+void DataLoop::accepted(Listener& listener, int fd, const SocketAddress& from) {
+    accept(fd, from, listener.number(), listener.address().port());
+}
+
+void DataLoop::accept(int fd, const SocketAddress& from, unsigned, uint16_t port) {
+    shared_.connections.fetch_add(1, std::memory_order_relaxed);
+    bool is_unix = from.is_unix();
+    // A unix socket's other end is on this machine, and its permissions say who may come.
+    bool trusted = is_unix || snapshot_.trusts(from.ip());
+    clients_.make(*this, fd, from, is_unix, port, trusted);
+}
+
+void DataLoop::accept_paused(int) { stats_.accept_paused(); }
+
+void DataLoop::free(Exchange* exchange) { exchanges_.free(exchange); }
+
+void DataLoop::free(ClientH1* client) {
+    clients_.free(client);
+    shared_.connections.fetch_sub(1, std::memory_order_relaxed);
+    for (auto& listener : listeners_) listener->resume();
+}
+
+void DataLoop::free(BackendH1* backend) {
+    BackendId id = backend->backend();
+    uint32_t generation = backend->generation();
+    bool counted = backend->is_counted();
+    backends_.free(backend);  // closes its descriptor
+    if (!counted) return;
+    Wakes wakes;
+    shared_.park.connection_closed(id, generation, loop_.now(), wakes);
+    post(wakes, loop_.now());
+}
+
+Handle DataLoop::handle(const BackendH1* backend) const {
+    Handle h = backends_.handle(backend);
+    return {h.slot | backend_bit, h.generation};
+}
+
+void DataLoop::woken(Handle handle) {
+    if (handle.slot == Handle{}.slot) return trim();
+    if (handle.slot & backend_bit) {
+        if (BackendH1* backend = backends_.find({handle.slot & ~backend_bit, handle.generation}))
+            turn().mark(*backend);
+    } else if (Exchange* exchange = exchanges_.find(handle)) {
+        exchange->woken();
+    }
+}
+
+// The park wants idle connections closed: another loop waits for their permits.
+void DataLoop::trim() {
+    while (true) {
+        Trims trims = shared_.park.idle_to_close(static_cast<uint16_t>(loop_.index()), loop_.now());
+        for (const Trims::Item& item : trims)
+            for (uint32_t i = 0; i < item.connections; ++i)
+                if (BackendH1* oldest = pool_.oldest(item.backend, item.generation)) oldest->close_idle(true);
+        if (!trims.more) return;
+    }
+}
+
+BackendSide* DataLoop::open(Exchange& exchange, Lease& lease, Outcome& outcome, Time now) {
+    LiveUpstream& upstream = *exchange.upstream();
+    Wakes wakes;
+    if (lease.how() == Connect::reuse || lease.how() == Connect::free) {
+        const Retry& retry = upstream.settings.retry;
+        bool repeatable = is_idempotent(exchange.request.head.method) || retry.idempotent;
+        BackendH1* pooled = pool_.take(lease.backend(), lease.generation());
+        if (pooled && pooled->is_usable() && (repeatable || now - pooled->idle_since() < fresh_enough)) {
+            pooled->bind(exchange, std::move(lease));
+            return pooled;
+        }
+        if (pooled) pooled->close_taken();
+        if (lease.how() == Connect::reuse) {
+            Connect how = shared_.park.redial(lease, now, wakes);
+            post(wakes, now);
+            if (how == Connect::wait || how == Connect::lost) {
+                outcome = Outcome::unused;
+                return nullptr;
+            }
+        }
+    }
+    auto address = upstream.backend(lease.backend()).address(lease.generation());
+    outcome = Outcome::connect_failed;
+    if (!address) return nullptr;
+    BackendH1* fresh = backends_.make(*this, upstream, lease.backend(), lease.generation());
+    int error = fresh->dial(*address, now);
+    if (error != 0) {
+        // Out of descriptors is our fault, not the backend's.
+        if (error == EMFILE || error == ENFILE || error == EADDRNOTAVAIL) outcome = Outcome::unused;
+        fresh->close_uncounted();
+        return nullptr;
+    }
+    fresh->bind(exchange, std::move(lease));
+    return fresh;
+}
+
+void DataLoop::drain(Time) {
+    draining_ = true;
+    for (auto& listener : listeners_) listener->close();
+    Time now = loop_.now();
+    clients_.for_each([&](ClientH1& client) { client.drain(now); });
+    pool_.for_each([](BackendH1& idle) { idle.close_idle(false); });
+}
+
+void DataLoop::stop_now() {
+    clients_.for_each([](ClientH1& client) { client.stop_now(); });
+    backends_.for_each([](BackendH1& backend) { backend.stop_now(); });
+}
+
+void DataLoop::collect_claims(std::vector<const Lease*>& leases, std::vector<const Ticket*>& waiting) {
+    exchanges_.for_each([&](Exchange& exchange) {
+        if (exchange.lease()) leases.push_back(&exchange.lease());
+        if (exchange.step() == Exchange::Step::queued) waiting.push_back(&exchange.ticket());
+    });
+    backends_.for_each([&](BackendH1& backend) {
+        if (backend.lease()) leases.push_back(&backend.lease());
+    });
+}
+
+}  // namespace penstock

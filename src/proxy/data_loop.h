@@ -1,0 +1,109 @@
+// A DataLoop is what the proxy adds to a Loop: listeners, client sessions, exchanges, backend sessions and
+// the pool of idle connections of one thread. What all data loops share stands in Shared. It ends in three
+// steps: drain() (finish what was accepted), stop_now() (cut what is left), and the destructor.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/slab.h"
+#include "config/config.h"
+#include "net/listener.h"
+#include "net/loop.h"
+#include "policy/admission.h"
+#include "proxy/access_log.h"
+#include "proxy/backend_h1.h"
+#include "proxy/backend_pool.h"
+#include "proxy/client_h1.h"
+#include "proxy/exchange.h"
+#include "proxy/snapshot.h"
+#include "proxy/stats.h"
+
+namespace penstock {
+
+class LineWriter;
+
+struct Shared {
+    Park& park;
+    Post& post;
+    MemoryTotal& memory;
+    StatsBook& book;
+    LineWriter* access_writer;  // null: no access log
+    std::atomic<uint32_t> connections{0};
+};
+
+class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Connector {
+  public:
+    // On the loop's thread, or before it runs.
+    DataLoop(Loop& loop, Shared& shared, const Snapshot& snapshot, uint64_t seed);
+    ~DataLoop();
+
+    void listen(int fd, unsigned number);
+    void accept(int fd, const SocketAddress& from, unsigned number, uint16_t port);  // dealt out by loop 0
+    // No new connections, no further requests on old ones; `until` is when what is left will be cut.
+    void drain(Time until);
+    void stop_now();
+    bool is_idle() const { return clients_.live() == 0 && exchanges_.live() == 0; }
+    size_t abandoned() const { return backends_.live() - pool_.size(); }
+    bool draining() const { return draining_; }
+
+    Loop& loop() { return loop_; }
+    Turn& turn() { return loop_.turn(); }
+    ChunkPool& chunks() { return loop_.chunks(); }
+    Shared& shared() { return shared_; }
+    Park& park() { return shared_.park; }
+    MemoryAccount& memory() { return memory_; }
+    Stats& stats() { return stats_; }
+    const Snapshot& snapshot() const { return snapshot_; }
+    const Config& config() const { return snapshot_.config(); }
+    const H1Limits& h1_limits() const { return h1_limits_; }
+    BackendPool& pool() { return pool_; }
+    uint64_t random() { return random_(); }
+    AccessLines* access_log() { return access_.get(); }
+    std::span<Field> field_room() { return field_room_; }
+    Connector& connector() { return *this; }
+
+    void post(Wakes& wakes, Time now) { deliver(shared_.park, wakes, now, shared_.post); }
+
+    Exchange* make_exchange(ClientSide& client, const ClientInfo& info) {
+        return exchanges_.make(*this, client, info);
+    }
+    void free(Exchange* exchange);
+    void free(ClientH1* client);
+    void free(BackendH1* backend);
+    Handle handle(const Exchange* exchange) const { return exchanges_.handle(exchange); }
+    Handle handle(const BackendH1* backend) const;
+
+    BackendSide* open(Exchange& exchange, Lease& lease, Outcome& outcome, Time now) override;
+
+    // Those that the park should know of: for its self-check.
+    void collect_claims(std::vector<const Lease*>& leases, std::vector<const Ticket*>& waiting);
+
+  private:
+    bool has_room() override;
+    void accepted(Listener& listener, int fd, const SocketAddress& from) override;
+    void accept_paused(int error) override;
+    void woken(Handle handle) override;
+    void trim();
+
+    Loop& loop_;
+    Shared& shared_;
+    const Snapshot& snapshot_;
+    MemoryAccount memory_;
+    Stats stats_;
+    H1Limits h1_limits_;
+    std::vector<Field> field_room_;
+    std::mt19937_64 random_;
+    BackendPool pool_;
+    Slab<Exchange> exchanges_;
+    Slab<ClientH1> clients_;
+    Slab<BackendH1> backends_;
+    std::unique_ptr<AccessLines> access_;
+    std::vector<std::unique_ptr<Listener>> listeners_;
+    bool draining_ = false;
+};
+
+}  // namespace penstock

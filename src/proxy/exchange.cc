@@ -1,0 +1,590 @@
+#include "proxy/exchange.h"
+
+#include <algorithm>
+#include <charconv>
+#include <fmt/format.h>
+
+#include "http/forward.h"
+#include "http/target.h"
+#include "proxy/data_loop.h"
+#include "proxy/reply.h"
+
+namespace penstock {
+
+namespace {
+
+Cause cause_of(Refusal refusal) {
+    switch (refusal) {
+        case Refusal::queue_full: return Cause::queue_full;
+        case Refusal::queue_timeout: return Cause::queue_timeout;
+        case Refusal::no_backend: return Cause::no_backend;
+        case Refusal::circuit_open: return Cause::circuit_open;
+        case Refusal::draining: return Cause::draining;
+        case Refusal::request_timeout: return Cause::request_timeout;
+        case Refusal::none: break;
+    }
+    return Cause::internal_error;
+}
+
+// Reserved with the request, so that a response can always be taken from its backend.
+constexpr uint64_t response_certain_bytes = 32 * 1024;
+
+}  // namespace
+
+std::string_view to_string(Waiting waiting) {
+    switch (waiting) {
+        case Waiting::nothing: return "";
+        case Waiting::client_bytes: return "client_bytes";
+        case Waiting::slot: return "slot";
+        case Waiting::connect: return "connect";
+        case Waiting::backend_bytes: return "backend_bytes";
+        case Waiting::backend_drain: return "backend_drain";
+        case Waiting::client_drain: return "client_drain";
+        case Waiting::tunnel: return "tunnel";
+    }
+    return "";
+}
+
+Exchange::Exchange(DataLoop& loop, ClientSide& client, const ClientInfo& info)
+    : request(loop.chunks(), loop.memory()),
+      response(loop.chunks(), loop.memory()),
+      client_info(info),
+      loop_(loop),
+      client_(&client),
+      absolute_(*this),
+      step_deadline_(*this),
+      arena_(loop.chunks(), inline_, sizeof inline_) {}
+
+Exchange::~Exchange() { Link<MarkTag>::unlink(); }
+
+void Exchange::reap() { loop_.free(this); }
+
+void Exchange::woken() {
+    woken_ = true;
+    loop_.turn().mark(*this);
+}
+
+void Exchange::run(Time now) {
+    if (step_ == Step::ended) return;
+    if (client_left && !response.is_sent()) return hang_up(now);
+    if (step_ == Step::arrived) arrive(now);
+    if (step_deadline_.expired() || absolute_.expired()) on_deadline(now);
+    if (step_ == Step::ended) return;
+    if (step_ == Step::collecting) collect(now);
+    if (step_ == Step::queued && woken_) look_again(now);
+    if (step_ == Step::connecting) connect(now);
+    if (step_ == Step::relaying) relay(now);
+    if (step_ == Step::ended) return;
+    client_->wake(now);
+    if (response.is_sent() && !backend_ && !lease_) return end(now);
+    watch(now);
+}
+
+// --- from the head to a slot
+
+void Exchange::arrive(Time now) {
+    began_ = moved_at_ = waiting_since_ = now;
+    if (request.failed()) return answer(request.failure(), now);
+    if (!find_route(now)) return;
+    ticket_.upstream = upstream_->id();
+    ticket_.deadline = deadline_after(began_, route_->timeouts.request);
+    loop_.turn().arm(absolute_, ticket_.deadline);
+    const Limits& limits = loop_.config().limits;
+    uint64_t length =
+        request.framing.body == BodyKind::length ? request.framing.length : Body::unknown_length;
+    if (request.framing.body == BodyKind::none) length = 0;
+    if (limits.body && length != Body::unknown_length && length > limits.body)
+        return answer(Cause::body_too_large, now);
+
+    // What would be refused now is refused now, before its body is uploaded.
+    uint64_t expected =
+        std::min(length == Body::unknown_length ? 0 : length, upstream_->settings.buffer.request);
+    Admission peeked = loop_.park().peek(upstream_->id(), expected, ticket_.deadline, now);
+    if (peeked.kind == Admission::Kind::refused) {
+        cause_ = cause_of(peeked.refusal);
+        return answer(cause_, now, peeked.retry_after);
+    }
+    if (!request.body.open(upstream_->settings.buffer.request, length, true) ||
+        !response.body.open(upstream_->settings.buffer.response, Body::unknown_length, false,
+                            response_certain_bytes))
+        return answer(Cause::memory_full, now);
+    send_continue = request.framing.expect_continue;
+    // Where slots are limited, a slow uploader must hold neither a slot nor a place in the queue.
+    collected_ = upstream_->is_limited();
+    step_ = Step::collecting;
+    client_->wake(now);  // it may fill the body from here on
+}
+
+bool Exchange::find_route(Time now) {
+    auto refuse = [&](Cause cause) {
+        answer(cause, now);
+        return false;
+    };
+    Head& head = request.head;
+    Target target;
+    rule = parse_target(head.method, head.target(), target);
+    if (rule == Rule::ok && head.method == Method::connect)
+        rule = Rule::target_form;  // we are no forward proxy
+    char* path = arena_.array<char>(target.path.size() + 2);
+    size_t size = 0;
+    if (rule == Rule::ok) rule = routing_path(target.path.empty() ? "/" : target.path, path, size);
+    if (rule != Rule::ok) return refuse(Cause::bad_request);
+    host_ = target.form == Target::Form::absolute ? target.authority : head.value_of(FieldId::host);
+
+    client_address_ = client_info.address;
+    if (client_info.trusted)
+        client_address_ = client_address(head, client_info.address, Snapshot::trusts_text, &loop_.snapshot());
+
+    Snapshot::Destination to;
+    if (!loop_.snapshot().find(head, host_of(host_), {path, size}, to)) return refuse(Cause::no_route);
+    route_ = to.route;
+    upstream_ = to.upstream;
+    if (!to.model.empty()) {
+        model_ = loop_.stats().model(upstream_->label(), to.model);
+        model_name_ = to.model;
+    }
+    request_edit_.target = target.origin;
+    if (route_->settings->strip_prefix)
+        request_edit_.target = strip_prefix(target, {path, size}, route_->settings->match.prefix, arena_);
+    if (target.form == Target::Form::absolute) request_edit_.host = target.authority;
+    return true;
+}
+
+void Exchange::collect(Time now) {
+    if (request.failed()) return answer(request.failure(), now);
+    bool ready = !collected_ || request.is_complete() || request.framing.upgrade || !request.body.has_room();
+    if (ready) ask(now);
+}
+
+void Exchange::ask(Time now) {
+    asked_ = now;
+    ticket_.bytes = request.body.unsent();
+    ticket_.set_wake({static_cast<uint16_t>(loop_.loop().index()), loop_.handle(this)});
+    Wakes wakes;
+    Admission admission = loop_.park().admit(ticket_, now, wakes);
+    park_wakes(wakes, now);
+    take(std::move(admission), now);
+}
+
+void Exchange::look_again(Time now) {
+    Wakes wakes;
+    Admission admission = loop_.park().collect(ticket_, now, wakes);
+    park_wakes(wakes, now);
+    take(std::move(admission), now);
+}
+
+void Exchange::take(Admission&& admission, Time now) {
+    woken_ = false;
+    switch (admission.kind) {
+        case Admission::Kind::granted:
+            granted_ = now;
+            queued_ = now - asked_;
+            lease_ = std::move(admission.lease);
+            step_ = Step::connecting;
+            return;
+        case Admission::Kind::waiting:
+            step_ = Step::queued;
+            loop_.turn().arm(step_deadline_, admission.wait_until);
+            return;
+        case Admission::Kind::refused:
+            if (queued_ < Duration::zero() && step_ == Step::queued) queued_ = now - asked_;
+            return answer(cause_of(admission.refusal), now, admission.retry_after);
+    }
+}
+
+void Exchange::connect(Time now) {
+    if (!lease_) return;
+    if (lease_.how() == Connect::wait) {
+        if (!woken_ && waiting_ == Waiting::connect) return;
+        woken_ = false;
+        Wakes wakes;
+        Connect how = loop_.park().connect(lease_, now, wakes);
+        park_wakes(wakes, now);
+        if (how == Connect::wait) return;
+    }
+    Outcome outcome = Outcome::unused;
+    if (lease_.how() != Connect::lost) {
+        backend_name_ = upstream_->backend(lease_.backend()).name();
+        backend_ = loop_.connector().open(*this, lease_, outcome, now);
+        if (backend_) {
+            step_ = Step::relaying;
+            return;
+        }
+        if (lease_ && lease_.how() == Connect::wait) return;
+    }
+    // Its generation has ended, or the dial failed at once: nothing was sent, and the place is kept.
+    Wakes wakes;
+    bool again = outcome == Outcome::unused || attempts_ < upstream_->settings.retry.attempts;
+    if (!again) {
+        loop_.park().finish(lease_, {outcome, Keep::closed}, now, wakes);
+        park_wakes(wakes, now);
+        return answer(Cause::connect_failure, now);
+    }
+    if (outcome != Outcome::unused) {
+        ++attempts_;
+        ticket_.excluded.add(lease_.backend().index);
+    }
+    Admission admission = loop_.park().retry(lease_, {outcome, Keep::closed}, ticket_, now, wakes);
+    park_wakes(wakes, now);
+    take(std::move(admission), now);
+    if (step_ == Step::connecting) loop_.turn().mark(*this);
+}
+
+// --- with a backend
+
+void Exchange::relay(Time now) {
+    if (request.failed()) {
+        // Its client's fault: it sent rubbish, or too much, in a body that was streamed.
+        Cause cause = request.failure();
+        return passed_on_ ? cut(cause, now) : answer(cause, now);
+    }
+    if (backend_) backend_->wake(now);
+    if (response.failed()) return backend_failed(now);
+    if (response.has_head() && first_byte_ == Time{}) {
+        first_byte_ = now;
+        drop_response_hop(response.head, response.framing.tunnel);
+        // A response has begun: the request will not be sent again.
+        request.body.stop_keeping();
+        passed_on_ = true;
+    }
+    if (response.next_interim()) passed_on_ = true;
+    if (backend_ && response.is_complete() && (!response.tunnel || request.is_sent())) {
+        backend_done_ = now;
+        BackendSide* done = backend_;
+        backend_ = nullptr;
+        // An answer that came before the whole request was sent: nobody reads the rest any more.
+        if (!request.is_sent()) request.body.discard();
+        done->release(now);
+    }
+}
+
+bool Exchange::may_retry(const BackendSide& side, Cause cause) const {
+    const Retry& retry = upstream_->settings.retry;
+    if (passed_on_ || client_left || !request.body.replayable()) return false;
+    if (cause == Cause::connect_failure) return retry.on_connect_failure && attempts_ < retry.attempts;
+    if (cause != Cause::backend_reset || side.answer_begun) return false;
+    bool idempotent = is_idempotent(request.head.method) || retry.idempotent;
+    if (!side.request_begun) return stale_retries_ == 0 || attempts_ < retry.attempts;
+    if (!idempotent) return false;
+    // A pooled connection that the backend closed as we used it says nothing about the backend.
+    if (side.reused && stale_retries_ == 0) return true;
+    return retry.on_reset_before_response && attempts_ < retry.attempts;
+}
+
+void Exchange::backend_failed(Time now) {
+    Cause cause = response.failure();
+    if (!backend_) return passed_on_ ? cut(cause, now) : answer(cause, now);
+    bool again = may_retry(*backend_, cause);
+    bool stale = cause == Cause::backend_reset && backend_->reused && stale_retries_ == 0;
+    BackendSide* side = backend_;
+    backend_ = nullptr;
+    auto [lease, ending] = side->take_remains(now);
+    uint16_t index = lease ? lease.backend().index : uint16_t{0};
+    Wakes wakes;
+    if (!again) {
+        loop_.park().finish(lease, ending, now, wakes);
+        park_wakes(wakes, now);
+        return passed_on_ ? cut(cause, now) : answer(cause, now);
+    }
+    if (stale) {
+        ++stale_retries_;
+        ticket_.fresh = true;
+    } else {
+        ++attempts_;
+        ticket_.excluded.add(index);
+    }
+    request.send_again();
+    uint64_t certain = response_certain_bytes;
+    response.reset();
+    bool opened =
+        response.body.open(upstream_->settings.buffer.response, Body::unknown_length, false, certain);
+    first_byte_ = {};
+    Admission admission = loop_.park().retry(lease, ending, ticket_, now, wakes);
+    park_wakes(wakes, now);
+    take(std::move(admission), now);
+    if (!opened && step_ != Step::answered) return answer(Cause::memory_full, now);
+    loop_.turn().mark(*this);
+}
+
+// --- ends
+
+void Exchange::answer(Cause cause, Time now, uint32_t retry_after) {
+    if (cause_ == Cause::none) cause_ = cause;
+    if (cause == Cause::client_gone) return hang_up(now);
+    leave_backend(cause, now);
+    const StatusCodes* codes = upstream_ ? &upstream_->settings.status : nullptr;
+    if (response.filled() != Progress::nothing || response.failed())
+        response.reset();
+    else
+        response.body.clear();
+    if (cause == Cause::bad_request && rule == Rule::ok) rule = Rule::truncated;
+    if (cause == Cause::body_too_large) rule = Rule::body_too_long;
+    Answer words = answer_to(cause, rule, codes);
+    fill_answer(response, arena_, words, rule, retry_after);
+    if (upstream_ || cause == Cause::no_route)
+        loop_.stats().rejected(upstream_ ? upstream_->label() : UpstreamLabel::none, model_,
+                               {static_cast<uint8_t>(cause), words.reason});
+    // Where the request's framing is in doubt, or the client is too slow to be trusted with another one.
+    close_after |= cause == Cause::bad_request || cause == Cause::body_too_large ||
+                   cause == Cause::header_timeout || cause == Cause::body_timeout ||
+                   cause == Cause::client_stall || cause == Cause::draining;
+    if (request.framing.expect_continue && !request.is_complete()) close_after = true;
+    send_continue = false;
+    request.body.discard();
+    step_ = Step::answered;
+}
+
+// The response has begun, and cannot be completed: the client must be able to tell.
+void Exchange::cut(Cause cause, Time now) {
+    if (cause_ == Cause::none) cause_ = cause;
+    leave_backend(cause, now);
+    ClientSide* client = client_;
+    client_ = nullptr;
+    client->cancel(cause, now);
+    end(now);
+}
+
+// Whatever this exchange holds of the park goes back, or goes on without it.
+void Exchange::leave_backend(Cause cause, Time now) {
+    Wakes wakes;
+    loop_.park().cancel(ticket_, now, wakes);
+    if (lease_) loop_.park().finish(lease_, {Outcome::unused, Keep::closed}, now, wakes);
+    park_wakes(wakes, now);
+    if (!backend_) return;
+    if (backend_done_ == Time{}) backend_done_ = now;
+    BackendSide* side = backend_;
+    backend_ = nullptr;
+    side->cancel(cause, now);
+}
+
+void Exchange::hang_up(Time now) {
+    if (cause_ == Cause::none) cause_ = Cause::client_gone;
+    logged_status_ = 499;
+    if (step_ == Step::queued && queued_ < Duration::zero()) queued_ = now - asked_;
+    leave_backend(Cause::client_gone, now);
+    end(now);
+}
+
+void Exchange::end(Time now) {
+    absolute_.disarm();
+    step_deadline_.disarm();
+    log(now);
+    step_ = Step::ended;
+    if (ClientSide* client = client_) {
+        client_ = nullptr;
+        client->ended(now);
+    }
+    request.body.clear();
+    response.body.clear();
+    arena_.clear();
+    loop_.turn().bury(*this);
+}
+
+void Exchange::log(Time now) {
+    const Head& head = request.head;
+    uint16_t status = logged_status_ ? logged_status_ : response.head.status;
+    RequestEnd ended;
+    ended.upstream = upstream_ ? upstream_->label() : UpstreamLabel::none;
+    ended.route = route_ ? route_->label : RouteLabel::none;
+    ended.model = model_;
+    ended.code = status;
+    ended.whole = now - began_;
+    ended.queue = queued_;
+    if (granted_ != Time{}) {
+        ended.backend = (backend_done_ == Time{} ? now : backend_done_) - granted_;
+        if (first_byte_ != Time{}) ended.first_byte = first_byte_ - granted_;
+    }
+    loop_.stats().request_ended(ended);
+    AccessLines* lines = loop_.access_log();
+    if (!lines) return;
+    AccessRecord record;
+    record.unix_ns = std::chrono::duration_cast<Duration>(
+                         std::chrono::system_clock::now().time_since_epoch() - (now - began_))
+                         .count();
+    record.client = client_address_.empty() ? client_info.address : client_address_;
+    record.method = method_name(head.method);
+    record.host = host_;
+    record.target = head.text ? head.target() : std::string_view();
+    record.protocol = head.version == Version::http2    ? "HTTP/2"
+                      : head.version == Version::http10 ? "HTTP/1.0"
+                                                        : "HTTP/1.1";
+    record.status = status;
+    if (cause_ != Cause::none) record.reason = answer_to(cause_, rule, nullptr).reason;
+    if (rule != Rule::ok) record.rule = rule_name(rule);
+    if (upstream_) record.upstream = upstream_->name();
+    record.backend = backend_name_;
+    if (route_) record.route = route_->name;
+    record.model = model_name_;
+    record.request_id = request_id_;
+    if (cause_ != Cause::none) {
+        record.ended_by = cause_ <= Cause::write_timeout ? "client"
+                          : is_refusal(cause_)           ? "penstock"
+                                                         : "backend";
+        record.step = to_string(waiting_);
+    }
+    record.user_agent = head.text ? head.value_of(FieldId::user_agent) : std::string_view();
+    record.referer = head.text ? head.value_of(FieldId::referer) : std::string_view();
+    record.total = ended.whole;
+    record.queue = ended.queue;
+    record.backend_time = ended.backend;
+    record.first_byte = ended.first_byte;
+    record.request_bytes = request.body.total();
+    record.response_bytes = response.body.total();
+    record.attempts = granted_ == Time{} ? 0U : attempts_ + stale_retries_ + 1U;
+    lines->add(record);
+}
+
+// --- waiting
+
+Waiting Exchange::waiting() const {
+    switch (step_) {
+        case Step::arrived:
+        case Step::collecting: return Waiting::client_bytes;
+        case Step::queued: return Waiting::slot;
+        case Step::connecting: return Waiting::connect;
+        case Step::answered: return Waiting::client_drain;
+        case Step::ended: return Waiting::nothing;
+        case Step::relaying: break;
+    }
+    if (response.tunnel && backend_) return Waiting::tunnel;
+    if (response.is_complete() || !backend_) return Waiting::client_drain;
+    if (!backend_->connected) return Waiting::connect;
+    if (response.body.unsent() > 0 && response.sent() != Progress::nothing) return Waiting::client_drain;
+    if (!request.is_sent() && !response.has_head() && !request.framing.upgrade)
+        return request.body.unsent() > 0 || request.sent() == Progress::nothing ? Waiting::backend_drain
+                                                                                : Waiting::client_bytes;
+    return Waiting::backend_bytes;
+}
+
+Duration Exchange::timeout_of(Waiting what) const {
+    const Limits& limits = loop_.config().limits;
+    switch (what) {
+        case Waiting::client_bytes: return limits.client_body_timeout;
+        case Waiting::client_drain: return limits.client_write_timeout;
+        case Waiting::connect: return route_->timeouts.connect;
+        case Waiting::backend_bytes:
+            return response.has_head() ? route_->timeouts.idle : route_->timeouts.first_byte;
+        case Waiting::backend_drain:
+        case Waiting::tunnel: return route_->timeouts.idle;
+        case Waiting::nothing:
+        case Waiting::slot: break;
+    }
+    return Duration::zero();
+}
+
+// Arms the deadline of what it waits for now: since that began, or since something last moved.
+void Exchange::watch(Time now) {
+    Waiting what = waiting();
+    uint64_t moved = request.body.total() + response.body.total() + request.body.unsent() +
+                     response.body.unsent() + (static_cast<uint64_t>(request.sent()) << 56) +
+                     (static_cast<uint64_t>(response.sent()) << 60);
+    if (what != waiting_) {
+        bool stalled = backend_ && (waiting_ == Waiting::client_bytes || waiting_ == Waiting::client_drain);
+        if (stalled) stalled_ += now - waiting_since_;
+        waiting_since_ = moved_at_ = now;
+    } else if (moved != moved_) {
+        moved_at_ = now;
+    }
+    waiting_ = what;
+    moved_ = moved;
+    if (what == Waiting::slot) return;  // take() armed it with what the park said
+    // First byte counts from the grant, the others from the last thing that moved.
+    Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
+    Time at = deadline_after(since, timeout_of(what));
+    if (backend_ && (what == Waiting::client_bytes || what == Waiting::client_drain) &&
+        route_->timeouts.client_stall > Duration::zero())
+        at = std::min(at,
+                      waiting_since_ + std::max(Duration::zero(), route_->timeouts.client_stall - stalled_));
+    loop_.turn().arm(step_deadline_, at);
+}
+
+void Exchange::on_deadline(Time now) {
+    if (absolute_.expired()) {
+        absolute_.disarm();
+        step_deadline_.disarm();
+        if (step_ == Step::answered || response.is_complete()) return;
+        if (step_ == Step::queued) queued_ = now - asked_;
+        return passed_on_ ? cut(Cause::request_timeout, now) : answer(Cause::request_timeout, now);
+    }
+    step_deadline_.disarm();
+    Waiting what = waiting();
+    if (what == Waiting::slot) {
+        woken_ = true;  // the park knows whether it is over; a grant that came meanwhile wins
+        return;
+    }
+    if (what != waiting_) return;  // something moved in this very turn
+    bool for_client = what == Waiting::client_bytes || what == Waiting::client_drain;
+    bool stalled = backend_ && for_client && route_->timeouts.client_stall > Duration::zero() &&
+                   stalled_ + (now - waiting_since_) >= route_->timeouts.client_stall;
+    if (what == Waiting::client_drain && !stalled) moved_at_ = std::max(moved_at_, client_->last_sent());
+    Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
+    if (!stalled && deadline_after(since, timeout_of(what)) > now)
+        return;  // bytes left meanwhile: watch() arms anew
+    Cause cause = Cause::idle_timeout;
+    if (stalled)
+        cause = Cause::client_stall;
+    else if (what == Waiting::client_bytes)
+        cause = Cause::body_timeout;
+    else if (what == Waiting::client_drain)
+        cause = Cause::write_timeout;
+    else if (what == Waiting::connect)
+        cause = Cause::connect_failure;
+    else if (what == Waiting::backend_bytes && !response.has_head())
+        cause = Cause::first_byte_timeout;
+    if (cause == Cause::connect_failure && backend_) {
+        response.fail(cause);  // retried, where that is allowed
+        return;
+    }
+    if (passed_on_ || what == Waiting::client_drain) return cut(cause, now);
+    answer(cause, now);
+}
+
+// --- heads
+
+const HeadEdit& Exchange::request_edit() {
+    if (has_request_edit_) return request_edit_;
+    has_request_edit_ = true;
+    Head& head = request.head;
+    drop_request_hop(head, request.framing.upgrade);
+    head.drop(FieldId::expect);  // we answered it
+    std::string_view id = head.value_of(FieldId::x_request_id);
+    bool keep_id = is_request_id(id);
+    if (!keep_id) {
+        char* made = arena_.array<char>(32);
+        fmt::format_to(made, "{:016x}{:016x}", loop_.random(), loop_.random());
+        id = {made, 32};
+        head.drop(FieldId::x_request_id);
+    }
+    request_id_ = id;
+    auto* lines = arena_.array<FieldLine>(max_forwarding_fields + 1);
+    ClientFacts facts{client_info.address, client_address_, client_info.secure ? "https" : "http",
+                      client_info.port, client_info.trusted};
+    size_t count = forwarding_fields(head, facts, arena_, lines);
+    if (!keep_id) lines[count++] = {"x-request-id", id};
+    request_edit_.add = {lines, count};
+    if (request.framing.upgrade) request_edit_.connection = ConnectionWord::upgrade;
+    return request_edit_;
+}
+
+HeadEdit Exchange::response_edit(Time now) {
+    HeadEdit edit;
+    auto* lines = arena_.array<FieldLine>(3);
+    size_t count = 0;
+    if (!request_id_.empty()) lines[count++] = {"x-request-id", request_id_};
+    if (granted_ != Time{}) {
+        char* timing = arena_.array<char>(64);
+        Time answered = first_byte_ == Time{} ? now : first_byte_;
+        auto* end = fmt::format_to_n(timing, 64, "queue;dur={:.1f}, backend;dur={:.1f}",
+                                     seconds(std::max(queued_, Duration::zero())) * 1e3,
+                                     seconds(answered - granted_) * 1e3)
+                        .out;
+        lines[count++] = {"server-timing", {timing, static_cast<size_t>(end - timing)}};
+    }
+    edit.add = {lines, count};
+    edit.drop.add(FieldId::x_request_id);
+    return edit;
+}
+
+void Exchange::park_wakes(Wakes& wakes, Time now) { loop_.post(wakes, now); }
+
+}  // namespace penstock

@@ -1,0 +1,145 @@
+// An Exchange is one request and its response, from the request's head to the log line.
+//
+//     arrived ─> collecting ─> queued ─> connecting ─> relaying ─> ended
+//        │            │           │           │  ^         │
+//        └────────────┴───────────┴───────────┴──┼─────────┴──> answered by ourselves (proxy/reply) ─> ended
+//                                                └─ again, on another backend (policy/retry)
+//
+// It lives in its loop's slab and outlives neither loop nor snapshot. Its two sides link to it and it to
+// them; the links are cut together. The client's side makes it and may leave at any time (`client_left`); the
+// backend's side exists from the moment it has a lease until it has given that back or keeps it for abandoned
+// work, which then goes on without the exchange.
+//
+// run() decides everything, once a mark; events only fill messages and mark. Whoever is not marked waits for
+// exactly one thing, and waiting() names it: that selects the deadline, whose fault its expiry is, and the
+// step in the log.
+#pragma once
+
+#include <span>
+#include <string_view>
+
+#include "base/arena.h"
+#include "base/turn.h"
+#include "codec/h1_writer.h"
+#include "http/message.h"
+#include "policy/admission.h"
+#include "proxy/side.h"
+#include "proxy/stats.h"
+
+namespace penstock {
+
+class DataLoop;
+class LiveUpstream;
+struct SnapshotRoute;
+
+// What its client's connection says of a request.
+struct ClientInfo {
+    std::string_view address;  // without port; empty for a unix socket
+    std::string_view port;     // of ours that it came to
+    bool trusted = false;      // one of trusted_proxies
+    bool secure = false;
+};
+
+enum class Waiting : uint8_t {
+    nothing,
+    client_bytes,
+    slot,
+    connect,
+    backend_bytes,
+    backend_drain,
+    client_drain,
+    tunnel
+};
+std::string_view to_string(Waiting);
+
+class Exchange final : public Task, public Mortal {
+  public:
+    enum class Step : uint8_t { arrived, collecting, queued, connecting, relaying, answered, ended };
+
+    Exchange(DataLoop& loop, ClientSide& client, const ClientInfo& info);
+    ~Exchange();
+
+    // --- for its sides
+    Message request;
+    Message response;
+    ClientInfo client_info;
+    Rule rule = Rule::ok;        // the rule broken, of a bad_request
+    bool client_left = false;    // hung up or reset; the client's side is being closed
+    bool send_continue = false;  // the client's side answers 100 Continue, once
+    bool close_after = false;    // the client's connection must not be used for another request
+    uint64_t wire_in = 0, wire_out = 0;
+
+    DataLoop& loop() { return loop_; }
+    Arena& arena() { return arena_; }
+    LiveUpstream* upstream() { return upstream_; }
+    const HeadEdit& request_edit();    // how the request's head is shaped for the backend
+    HeadEdit response_edit(Time now);  // the same for the response's, but for framing and connection
+    bool body_is_collected() const { return collected_; }
+    ModelLabel model() const { return model_; }
+    Step step() const { return step_; }
+
+    // --- for its loop
+    void woken();  // a wake of the park
+    void run(Time now) override;
+    void reap() override;
+    Waiting waiting() const;
+    const Ticket& ticket() const { return ticket_; }
+    const Lease& lease() const { return lease_; }
+
+  private:
+    void arrive(Time now);
+    bool find_route(Time now);
+    void collect(Time now);
+    void ask(Time now);
+    void look_again(Time now);
+    void take(Admission&& admission, Time now);
+    void connect(Time now);
+    void relay(Time now);
+    void backend_failed(Time now);
+    bool may_retry(const BackendSide& side, Cause cause) const;
+    void on_deadline(Time now);
+    void answer(Cause cause, Time now, uint32_t retry_after = 0);
+    void cut(Cause cause, Time now);
+    void leave_backend(Cause cause, Time now);
+    void hang_up(Time now);
+    void end(Time now);
+    void log(Time now);
+    void watch(Time now);
+    Duration timeout_of(Waiting what) const;
+    void park_wakes(Wakes& wakes, Time now);
+
+    DataLoop& loop_;
+    ClientSide* client_;
+    BackendSide* backend_ = nullptr;
+    LiveUpstream* upstream_ = nullptr;
+    const SnapshotRoute* route_ = nullptr;
+    Ticket ticket_;
+    Lease lease_;  // granted, and no backend side has it yet
+    Deadline absolute_;
+    Deadline step_deadline_;
+
+    Time began_{}, asked_{}, granted_{}, first_byte_{}, backend_done_{};
+    Duration queued_ = RequestEnd::not_measured;
+    Duration stalled_{};  // time that a lease has waited for its client alone
+    Time waiting_since_{};
+    Time moved_at_{};
+    uint64_t moved_ = 0;
+    Waiting waiting_ = Waiting::nothing;
+    Step step_ = Step::arrived;
+    Cause cause_ = Cause::none;  // why it did not end well
+    uint16_t logged_status_ = 0;
+    uint8_t attempts_ = 0;
+    uint8_t stale_retries_ = 0;
+    bool woken_ = false;
+    bool collected_ = false;
+    bool passed_on_ = false;  // some of the response was handed to the client's side
+    ModelLabel model_ = ModelLabel::none;
+    std::string_view model_name_, request_id_, backend_name_, host_, client_address_;
+    HeadEdit request_edit_;
+    bool has_request_edit_ = false;
+
+    alignas(8) char inline_[1024];
+    Arena arena_;
+};
+
+}  // namespace penstock

@@ -1,0 +1,92 @@
+// A LiveUpstream is a named pool of backends, shared by all loops; it outlives every exchange that names it.
+// A Backend is one address to which requests can go: a server, or the place of a worker, whose address
+// changes with each generation. The queue, the slots and the states of both are the park's; here is what it
+// does not know: names, settings, addresses.
+#pragma once
+
+#include <deque>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "base/time.h"
+#include "config/config.h"
+#include "net/socket.h"
+#include "policy/admission.h"
+#include "proxy/stats.h"
+
+namespace penstock {
+
+// Where wakes go: each to its loop. Called after the park has unlocked.
+class Post {
+  public:
+    virtual void wake(const Wake& wake) = 0;
+    virtual void wake_main() = 0;  // the main thread should call Park::tick()
+
+  protected:
+    ~Post() = default;
+};
+
+// Posts what a park call left in `wakes`, and lets the park go on as long as it says that there is more.
+void deliver(Park& park, Wakes& wakes, Time now, Post& post);
+
+class Backend {
+  public:
+    Backend(std::string name, BackendId id) : name_(std::move(name)), id_(id) {}
+
+    const std::string& name() const { return name_; }  // an address, or ocr/0 for a worker
+    BackendId id() const { return id_; }
+    uint32_t requests_per_connection = 0;  // 0: no limit
+
+    // The address of this generation; nothing where that one is over. Taken for each dial, under a small lock
+    // of its own: the main thread sets it before it tells the park that the generation starts.
+    std::optional<SocketAddress> address(uint32_t generation) const {
+        std::lock_guard lock(mutex_);
+        if (generation != generation_) return std::nullopt;
+        return address_;
+    }
+    void set_address(uint32_t generation, const SocketAddress& address) {
+        std::lock_guard lock(mutex_);
+        generation_ = generation;
+        address_ = address;
+    }
+    std::string address_text() const {
+        std::lock_guard lock(mutex_);
+        return generation_ ? address_.text() : std::string();
+    }
+
+  private:
+    const std::string name_;
+    const BackendId id_;
+    mutable std::mutex mutex_;
+    SocketAddress address_;
+    uint32_t generation_ = 0;
+};
+
+class LiveUpstream {
+  public:
+    LiveUpstream(const Upstream& settings, UpstreamId id, UpstreamLabel label);
+
+    const std::string& name() const { return settings.name; }
+    UpstreamId id() const { return id_; }
+    UpstreamLabel label() const { return label_; }
+    const Upstream settings;
+    bool is_limited() const;  // something may make a request wait or be refused: bodies are collected first
+
+    Backend& add_backend(std::string name, BackendId id) {
+        return backends_.emplace_back(std::move(name), id);
+    }
+    std::deque<Backend>& backends() { return backends_; }
+    const std::deque<Backend>& backends() const { return backends_; }
+    Backend& backend(BackendId id) { return backends_[id.index]; }
+
+  private:
+    const UpstreamId id_;
+    const UpstreamLabel label_;
+    std::deque<Backend> backends_;
+};
+
+// What the park needs to know of the settings.
+UpstreamRules rules_of(const Upstream& settings);
+
+}  // namespace penstock
