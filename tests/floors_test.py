@@ -21,7 +21,8 @@ sees["app"] = {"app", "proxy"} | sees["workers"]
 # Floors that are tested with hand-made bytes and times: no socket, no thread, no clock may creep in. (base defines
 # the one clock, and the log's sink.)
 pure = ["http", "policy", "codec", "config"]
-impure = re.compile(r"#include <(event2/|openssl/|sys/(socket|epoll|eventfd|poll|time)|netinet/|poll\.h|thread>|future>|ctime>)"
+impure = re.compile(r"#include <(event2/|openssl/|sys/(socket|epoll|eventfd|poll|time)|netinet/|poll\.h|future>|ctime>)"
+                    r"|\bstd::j?thread\b(?!::)"
                     r"|\bmonotonic_now\(|\b(system|steady|high_resolution)_clock\b|\bclock_gettime\b|\bsleep_for\b"
                     r"|\brandom_device\b|\brand\(\)")
 
