@@ -134,6 +134,10 @@ Rule H1Lines::parse_field(const char* text, Field& field) const {
     field.value_size = uint32_t(value.size());
     field.id = field_id({line, size_t(p - line)});
     field.flags = seen & chars::alias ? field_aliased : 0;
+    // Tabs around what decides the framing are legal, and read in two ways: llhttp for one takes off only
+    // spaces.
+    constexpr FieldSet framing{FieldId::transfer_encoding, FieldId::content_length, FieldId::connection};
+    if (framing.has(field.id) && std::find(p, end, '\t') != end) return Rule::tab_in_framing_field;
     return Rule::ok;
 }
 

@@ -132,7 +132,7 @@ class H1BodyReader : H1Lines {
   private:
     // clang-format off
     enum class State : uint8_t {
-        data, size_first, size, extension_first, extension_name, value_first, value, quoted, escaped, quote_end,
+        data, size_first, size, extension_first, extension_name, value_first, value, quoted, quote_end,
         size_lf, data_cr, data_lf, trailers, complete, failed,
     };
     // clang-format on

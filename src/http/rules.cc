@@ -49,6 +49,7 @@ constexpr RuleFacts rules[] = {
     {Rule::name_too_long, "name_too_long", 431},
     {Rule::space_before_colon, "space_before_colon", 400},
     {Rule::colon_missing, "colon_missing", 400},
+    {Rule::tab_in_framing_field, "tab_in_framing_field", 400},
     {Rule::host_missing, "host_missing", 400},
     {Rule::host_repeated, "host_repeated", 400},
     {Rule::host_invalid, "host_invalid", 400},
@@ -94,11 +95,13 @@ struct Declared {
     bool keep_alive = false;
     bool upgrade_named = false;
     uint32_t options = 0;
+    uint32_t hosts = 0;
     const Field* host = nullptr;
     const Field* transfer_encoding = nullptr;  // the last
     uint32_t codings = 0;
     bool chunked_early = false;  // chunked, and something behind it
     bool chunked_last = false;
+    bool not_one_word = false;
     bool has_length = false;
     uint64_t length = 0;
 };
@@ -125,12 +128,13 @@ Rule read_declared(const Head& head, Declared& declared) {
         switch (f.id) {
             case FieldId::connection: note_connection(head.value(f), declared); break;
             case FieldId::host:
-                if (declared.host) return Rule::host_repeated;
+                declared.hosts++;
                 declared.host = &f;
                 break;
             case FieldId::transfer_encoding:
                 declared.transfer_encoding = &f;
                 note_codings(head.value(f), declared);
+                declared.not_one_word |= !is_token(head.value(f));
                 break;
             case FieldId::content_length:
                 if (declared.has_length) return Rule::content_length_repeated;
@@ -151,7 +155,8 @@ Rule read_declared(const Head& head, Declared& declared) {
 Rule check_codings(const Declared& declared) {
     if (!declared.chunked_last || declared.chunked_early) return Rule::transfer_encoding_not_chunked;
     if (declared.codings > 1) return Rule::transfer_encoding_unsupported;
-    return Rule::ok;
+    // Empty elements are legal in lists, but "chunked," is read in two ways.
+    return declared.not_one_word ? Rule::transfer_encoding_not_chunked : Rule::ok;
 }
 
 bool lives_on(Version version, const Declared& declared) {
@@ -192,6 +197,7 @@ Rule frame_request(const Head& head, Framing& framing) {
     if (Rule rule = read_declared(head, declared); rule != Rule::ok) return rule;
 
     if (!declared.host && head.version == Version::http11) return Rule::host_missing;
+    if (declared.hosts > 1) return Rule::host_repeated;
     if (declared.host) {
         std::string_view host = head.value(*declared.host);
         if (!is_host(host)) return Rule::host_invalid;
@@ -222,8 +228,7 @@ Rule frame_request(const Head& head, Framing& framing) {
 Rule frame_response(const Head& head, const Asked& asked, Framing& framing) {
     framing = {};
     Declared declared;
-    if (Rule rule = read_declared(head, declared); rule != Rule::ok && rule != Rule::host_repeated)
-        return rule;
+    if (Rule rule = read_declared(head, declared); rule != Rule::ok) return rule;
     framing.keep_alive = lives_on(head.version, declared);
 
     if (head.status == 101) {

@@ -24,6 +24,7 @@ enum class Rule : uint8_t {
     status_line_malformed, status_invalid, unexpected_101,
     // fields
     line_folding, name_empty, name_invalid, name_too_long, space_before_colon, colon_missing,
+    tab_in_framing_field,
     // framing
     host_missing, host_repeated, host_invalid, host_differs, content_length_invalid, content_length_repeated,
     content_length_with_transfer_encoding, transfer_encoding_empty, transfer_encoding_not_chunked,
