@@ -2,12 +2,11 @@
 #include <csignal>
 
 #include "config/load_parts.h"
+#include "policy/ticket.h"
 
 namespace penstock {
 
 namespace {
-
-constexpr uint64_t most_workers = 1024;
 
 struct Signal {
     std::string_view name;
@@ -116,7 +115,7 @@ void read_workers(Section& s, Workers& out) {
     s.text("directory", out.directory);
     s.named("environment",
             [&out](const std::string& name, const Value& value) { read_environment(name, value, out); });
-    s.number("count", out.count, 1, most_workers);
+    s.number("count", out.count, 1, max_backends);
     s.list("gpus", "[0, 1]", [&out](const Value& item) { read_gpu(item, out.gpus); });
     s.section("ready", [&out](Section& inner) { read_ready(inner, out.ready); });
     s.section("stop", [&out](Section& inner) { read_stop(inner, out.stop); });

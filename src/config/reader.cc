@@ -251,7 +251,11 @@ void Section::refuse_unknown() const {
     }
 }
 
-Value Section::at(const YamlValue::Entry& entry) const { return {reader(), entry.value, path_of(entry.key)}; }
+Value Section::at(const YamlValue::Entry& entry) const {
+    Value value(reader(), entry.value, path_of(entry.key));
+    if (value.node_->kind == YamlValue::Kind::null) value.place_ = entry.place;  // it has none of its own
+    return value;
+}
 
 std::string Section::path_of(std::string_view key) const {
     if (path().empty() || key.empty()) return fmt::format("{}{}", path(), key);

@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -51,13 +52,13 @@ class Section;
 class Value {
   public:
     Value(Reader& reader, uint32_t index, std::string path)
-        : reader_(&reader), node_(&reader.tree[index]), path_(std::move(path)) {}
+        : reader_(&reader), node_(&reader.tree[index]), place_(node_->place), path_(std::move(path)) {}
 
     const std::string& path() const { return path_; }
     bool is_scalar() const { return node_->kind == YamlValue::Kind::scalar; }
     bool is_list() const { return node_->kind == YamlValue::Kind::list; }
     bool is_map() const { return node_->kind == YamlValue::Kind::map; }
-    void error(std::string message) const { reader_->error(node_->place, path_, std::move(message)); }
+    void error(std::string message) const { reader_->error(place_, path_, std::move(message)); }
 
     std::optional<std::string> text() const;  // ${NAME} replaced; not empty
     std::optional<std::string> text_or_empty() const;
@@ -93,6 +94,7 @@ class Value {
 
     Reader* reader_;
     const YamlValue* node_;
+    Place place_;
     std::string path_;
 };
 
@@ -220,7 +222,10 @@ void Section::named(std::string_view key, Read read) {
     auto found = value(key);
     if (!found || !found->expect(YamlValue::Kind::map, "write name: value")) return;
     Section inner(*found);  // refuses duplicates
-    for (const YamlValue::Entry& entry : found->node_->entries) read(entry.key, inner.at(entry));
+    std::unordered_set<std::string_view> seen;
+    for (const YamlValue::Entry& entry : found->node_->entries) {
+        if (seen.insert(entry.key).second) read(entry.key, inner.at(entry));
+    }
 }
 
 template <class T>
