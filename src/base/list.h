@@ -49,6 +49,11 @@ class List {
         auto* n = static_cast<const Node&>(element).next_;
         return n == &root_ ? nullptr : cast(n);
     }
+    T* prev(const T& element) const {
+        auto* p = static_cast<const Node&>(element).prev_;
+        return p == &root_ ? nullptr : cast(p);
+    }
+    void insert_after(T& place, T& element) { insert(place, element); }
     void push_back(T& element) { insert(*root_.prev_, element); }
     void push_front(T& element) { insert(root_, element); }
     T* pop_front() {

@@ -18,9 +18,9 @@
 // The surprising thing: no timeout gives a slot back. Work that nobody waits for holds its slot until the
 // worker has ended it, or tick() has had the worker restarted.
 //
-// park_state.h holds what is behind the lock; the tables of "Admission, precisely" are spread over
-// park_queue.cc (tickets), park_ledger.cc (leases, abandoned work), park_backends.cc (backends, serving),
-// park_connections.cc (permits) and park_check.cc (what is always true).
+// Behind the lock is park_state.h: tickets in park_queue.cc, leases and abandoned work in park_ledger.cc,
+// backends in park_backends.cc, permits for connections in park_connections.cc, what is always true in
+// park_check.cc. This file's calls only lock, and say what time it is.
 #pragma once
 
 #include <array>
@@ -79,8 +79,6 @@ enum class Abandon : uint8_t {
     restart,  // as drain, until abandon_grace
 };
 
-enum class Closed : uint8_t { idle, closing };  // what the connection was counted as
-
 class Park {
   public:
     // `strict`: a used lease that is let go without a word is a bug, and asserts.
@@ -102,8 +100,8 @@ class Park {
 
     // After `wait`: how it stands now.
     Connect connect(Lease&, Time now, Wakes&);
-    // The pooled connection meant for it is no good (too old, an event on it) and is being closed:
-    // connection_closed(closing) follows.
+    // The pooled connection meant for it is no good (too old, an event on it) and leaves the pool: it is
+    // closing.
     Connect redial(Lease&, Time now, Wakes&);
     // From here on the worker may be at work: the slot ends only by proof.
     void run(Lease&, Time now);
@@ -116,8 +114,10 @@ class Park {
     void abandon(Lease&, Abandon, Wake to, Time now, Wakes&);
     bool is_over(const Lease&);
 
-    // A pooled connection that ended, or one that was `closing`: its descriptor is closed.
-    void connection_closed(BackendId, uint32_t generation, Closed, uint16_t loop, Time now, Wakes&);
+    // A pooled connection is no good any more and leaves the pool: it is closing.
+    void idle_ended(BackendId, uint32_t generation, uint16_t loop, Time now, Wakes&);
+    // One that was closing, for whatever reason: its descriptor is closed.
+    void connection_closed(BackendId, uint32_t generation, Time now, Wakes&);
     // At a wake for the loop: close these.
     Trims idle_to_close(uint16_t loop, Time now);
 
@@ -165,10 +165,12 @@ class Park {
   private:
     friend class Lease;
     void let_go(Lease&);
+    Admission with_park(Admission&&);
 
+    const bool strict_;
     std::mutex mutex_;
-    const std::unique_ptr<ParkState> state_;
     std::array<std::atomic<Serving>, max_upstreams> serving_{};
+    const std::unique_ptr<ParkState> state_;
 };
 
 }  // namespace penstock

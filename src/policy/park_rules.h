@@ -29,6 +29,11 @@ struct UpstreamRules {
     Duration max_rest = 300s;  // of a backend that fails its probing request again and again
     Duration slow_start{};
     Balancing balancing = Balancing::least_busy;
+
+    uint32_t queue_bound() const {
+        return max_pending && max_pending < queue_size ? max_pending : queue_size;
+    }
+    uint32_t connection_bound() const { return counts_connections ? max_connections : 0; }
 };
 
 struct BackendRules {
@@ -54,6 +59,7 @@ struct BackendNews {
         probe_failed,  // Suspect only: nobody need wait for it until it is alive
         eject,         // Resting until `until`; never: until it is `ready` (a health check says unhealthy)
         drain,         // no new work; tick() says `stop` when it is empty. until: when it will be back
+        undrain,       // Ready again, where it has not been stopped yet
         idle_stop,     // drain, but only if nothing is used at this moment
         exited,        // the process is gone; until: when the next one is started
         gave_up,       // it will not be started again

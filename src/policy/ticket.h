@@ -107,6 +107,7 @@ class Ticket : Link<QueueTag>, Owed {
     int prefer = -1;        // index of the backend that it would like; any other will do
     bool fresh = false;     // wants a new connection, not a pooled one
     void set_wake(Wake to) { wake = to; }
+    Handle wake_handle() const { return wake.to; }
 
   private:
     friend class Park;
@@ -127,6 +128,7 @@ class Ticket : Link<QueueTag>, Owed {
 
 // What to do for a connection.
 enum class Connect : uint8_t {
+    free,   // connections are not counted here (HTTP/2): as the pool likes
     reuse,  // take an idle one of this loop's pool; the park counted it out for you
     dial,   // open one
     wait,   // no permit: an idle one elsewhere is being closed first. A wake comes; then connect() again
