@@ -1,6 +1,6 @@
 // The access log: one line an exchange, formatted into a buffer of its loop and handed over to the one
-// LineWriter of the process when the buffer is full or a second is over. The loop never waits: what the
-// writer has no room for is dropped, and counted by the writer.
+// LineWriter of the process when the buffer is full or a quarter of a second is over. The loop never waits:
+// what the writer has no room for is dropped, and counted by the writer.
 //
 // An AccessLines belongs to one loop; the writer outlives it. Whatever a client sends stays inside its field:
 // control characters, quotes and broken UTF-8 are escaped, long values cut. Formatting allocates nothing.
@@ -57,7 +57,7 @@ size_t format_access_line(const AccessRecord& record, LogFormat format, char* ou
 
 class AccessLines final : public Task {
   public:
-    static constexpr Duration longest_wait = 1s;
+    static constexpr Duration longest_wait = 250ms;
 
     AccessLines(Turn& turn, LineWriter& writer, LogFormat format);
     ~AccessLines();  // hands over what it has

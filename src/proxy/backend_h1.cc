@@ -363,6 +363,7 @@ void BackendH1::abandon(Cause cause, Time now) {
     Wakes wakes;
     loop_.park().abandon(lease_, kind, to, now, wakes);
     loop_.post(wakes, now);
+    if (loop_.leaving()) return abandoned_work_is_over(Outcome::cut, now);
     if (close_it) channel_.shut();
     channel_.resume();
     loop_.turn().mark(*this);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unistd.h>
+#include <utility>
 
 namespace penstock {
 
@@ -12,6 +13,23 @@ constexpr uint32_t backend_bit = 1U << 31;
 // A request that is not safe to repeat uses only a connection that was busy a moment ago: one that idled
 // longer may be closed by the backend just as we use it.
 constexpr Duration fresh_enough = 1s;
+
+// A connection that another loop has accepted for this one.
+class Dealt final : public Letter {
+  public:
+    Dealt(DataLoop& to, int fd, const SocketAddress& from, uint16_t port)
+        : to_(to), fd_(fd), from_(from), port_(port) {}
+    ~Dealt() override {
+        if (fd_ >= 0) ::close(fd_);  // never opened: its loop has stopped
+    }
+    void open(Loop&) override { to_.accept(std::exchange(fd_, -1), from_, port_); }
+
+  private:
+    DataLoop& to_;
+    int fd_;
+    const SocketAddress from_;
+    const uint16_t port_;
+};
 
 H1Limits limits_of(const Config& config) {
     H1Limits out;
@@ -50,11 +68,14 @@ bool DataLoop::has_room() {
 }
 
 void DataLoop::accepted(Listener& listener, int fd, const SocketAddress& from) {
-    accept(fd, from, listener.number(), listener.address().port());
+    shared_.connections.fetch_add(1, std::memory_order_relaxed);
+    uint16_t port = listener.address().port();
+    DataLoop* to = listener.address().is_unix() && all_.size() > 1 ? all_[next_dealt_++ % all_.size()] : this;
+    if (to == this) return accept(fd, from, port);
+    to->loop_.post(std::make_unique<Dealt>(*to, fd, from, port));
 }
 
-void DataLoop::accept(int fd, const SocketAddress& from, unsigned, uint16_t port) {
-    shared_.connections.fetch_add(1, std::memory_order_relaxed);
+void DataLoop::accept(int fd, const SocketAddress& from, uint16_t port) {
     bool is_unix = from.is_unix();
     // A unix socket's other end is on this machine, and its permissions say who may come.
     bool trusted = is_unix || snapshot_.trusts(from.ip());
@@ -63,12 +84,16 @@ void DataLoop::accept(int fd, const SocketAddress& from, unsigned, uint16_t port
 
 void DataLoop::accept_paused(int) { stats_.accept_paused(); }
 
-void DataLoop::free(Exchange* exchange) { exchanges_.free(exchange); }
+void DataLoop::free(Exchange* exchange) {
+    exchanges_.free(exchange);
+    check_whether_done();
+}
 
 void DataLoop::free(ClientH1* client) {
     clients_.free(client);
     shared_.connections.fetch_sub(1, std::memory_order_relaxed);
     for (auto& listener : listeners_) listener->resume();
+    check_whether_done();
 }
 
 void DataLoop::free(BackendH1* backend) {
@@ -76,6 +101,7 @@ void DataLoop::free(BackendH1* backend) {
     uint32_t generation = backend->generation();
     bool counted = backend->is_counted();
     backends_.free(backend);  // closes its descriptor
+    check_whether_done();
     if (!counted) return;
     Wakes wakes;
     shared_.park.connection_closed(id, generation, loop_.now(), wakes);
@@ -144,12 +170,25 @@ BackendSide* DataLoop::open(Exchange& exchange, Lease& lease, Outcome& outcome, 
     return fresh;
 }
 
-void DataLoop::drain(Time) {
+void DataLoop::drain() {
     draining_ = true;
     for (auto& listener : listeners_) listener->close();
     Time now = loop_.now();
     clients_.for_each([&](ClientH1& client) { client.drain(now); });
     pool_.for_each([](BackendH1& idle) { idle.close_idle(false); });
+    check_whether_done();
+}
+
+void DataLoop::leave() {
+    leaving_ = true;
+    drain();
+    stop_now();
+}
+
+void DataLoop::check_whether_done() {
+    if (!draining_ || clients_.live() > 0 || exchanges_.live() > 0) return;
+    if (!finished_.exchange(true, std::memory_order_relaxed)) shared_.post.wake_main();
+    if (leaving_ && backends_.live() == 0) loop_.stop();
 }
 
 void DataLoop::stop_now() {

@@ -42,11 +42,15 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     ~DataLoop();
 
     void listen(int fd, unsigned number);
-    void accept(int fd, const SocketAddress& from, unsigned number, uint16_t port);  // dealt out by loop 0
-    // No new connections, no further requests on old ones; `until` is when what is left will be cut.
-    void drain(Time until);
+    void accept(int fd, const SocketAddress& from, uint16_t port);
+    // Connections of a unix socket all come to the first loop, which deals them out to these.
+    void deal_to(std::vector<DataLoop*> all) { all_ = std::move(all); }
+    // No new connections, no further requests on old ones.
+    void drain();
     void stop_now();
-    bool is_idle() const { return clients_.live() == 0 && exchanges_.live() == 0; }
+    void leave();
+    bool leaving() const { return leaving_; }
+    bool finished() const { return finished_.load(std::memory_order_relaxed); }  // any thread: drained
     size_t abandoned() const { return backends_.live() - pool_.size(); }
     bool draining() const { return draining_; }
 
@@ -88,6 +92,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     void accept_paused(int error) override;
     void woken(Handle handle) override;
     void trim();
+    void check_whether_done();
 
     Loop& loop_;
     Shared& shared_;
@@ -103,7 +108,11 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     Slab<BackendH1> backends_;
     std::unique_ptr<AccessLines> access_;
     std::vector<std::unique_ptr<Listener>> listeners_;
+    std::vector<DataLoop*> all_;
+    size_t next_dealt_ = 0;
     bool draining_ = false;
+    bool leaving_ = false;
+    std::atomic<bool> finished_{false};
 };
 
 }  // namespace penstock

@@ -1,0 +1,174 @@
+#include "app/fleet.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "base/log.h"
+#include "net/socket.h"
+
+namespace penstock {
+
+// Asks a server of somebody else's whether it accepts connections again: at once, then every second.
+class ServerProbe final : public Task {
+  public:
+    ServerProbe(Fleet& fleet, const LiveUpstream& upstream, BackendId backend, Address address)
+        : fleet_(fleet),
+          upstream_(upstream),
+          backend_(backend),
+          address_(std::move(address)),
+          probe_(fleet.loop_, *this),
+          again_(*this) {}
+
+    BackendId backend() const { return backend_; }
+
+    void start(uint32_t generation, Time now) {
+        generation_ = generation;
+        if (!probe_.is_asking() && !again_.is_armed()) fleet_.loop_.turn().arm(again_, now);
+    }
+
+    void run(Time now) override {
+        if (again_.expired()) {
+            again_.disarm();
+            // Only whether it accepts: a request might wait in its queue for minutes.
+            probe_.ask({address_, "", 0, upstream_.settings.timeouts.connect});
+            return;
+        }
+        if (probe_.is_asking()) return;
+        bool alive = probe_.outcome().is_good;
+        if (alive != told_alive_ || !told_)
+            log::info("upstream {}: server {} is {}", upstream_.name(), address_.text,
+                      alive ? "up again" : "down: " + probe_.outcome().text);
+        told_ = true;
+        told_alive_ = alive;
+        fleet_.tell(
+            backend_,
+            {alive ? BackendNews::Event::alive : BackendNews::Event::probe_failed, generation_, never, {}});
+        if (!alive)
+            fleet_.loop_.turn().arm(again_, now + 1s);
+        else
+            told_ = false;
+    }
+
+  private:
+    Fleet& fleet_;
+    const LiveUpstream& upstream_;
+    const BackendId backend_;
+    const Address address_;
+    Probe probe_;
+    Deadline again_;
+    uint32_t generation_ = 0;
+    bool told_ = false;
+    bool told_alive_ = false;
+};
+
+Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book)
+    : loop_(loop), park_(park), post_(post), book_(book), tick_(*this) {
+    loop_.turn().mark(*this);
+}
+
+Fleet::~Fleet() = default;
+
+Result<> Fleet::add(const Upstream& settings) {
+    UpstreamId id = park_.add_upstream(rules_of(settings));
+    auto& upstream =
+        *upstreams_.emplace_back(std::make_unique<LiveUpstream>(settings, id, book_.upstream(settings.name)));
+    Wakes wakes;
+    Time now = loop_.now();
+    auto add_backend = [&](std::string name, const BackendRules& rules) -> Backend& {
+        BackendId backend = park_.add_backend(id, rules, now, wakes);
+        Backend& added = upstream.add_backend(std::move(name), backend);
+        added.requests_per_connection = settings.circuit_breaker.max_requests_per_connection;
+        return added;
+    };
+    if (settings.workers)
+        for (uint32_t i = 0; i < settings.workers->count; ++i) {
+            BackendRules rules;
+            rules.slots = settings.concurrency;
+            rules.spawned = true;
+            add_backend(fmt::format("{}/{}", settings.name, i), rules);
+        }
+    for (const Server& server : settings.servers) {
+        auto address = socket_address(server.address);
+        if (!address) return failure(fmt::format("upstreams.{}: {}", settings.name, address.error().message));
+        BackendRules rules;
+        rules.slots = server.concurrency;
+        rules.weight = server.weight;
+        rules.backup = server.backup;
+        Backend& backend = add_backend(server.address.text, rules);
+        backend.set_address(1, *address);
+        probes_.push_back(std::make_unique<ServerProbe>(*this, upstream, backend.id(), server.address));
+        tell(backend.id(), {BackendNews::Event::starting, 1, now, {}});
+        tell(backend.id(), {BackendNews::Event::ready, 1, never, {}});
+    }
+    deliver(park_, wakes, now, post_);
+    return {};
+}
+
+std::vector<LiveUpstream*> Fleet::upstreams() const {
+    std::vector<LiveUpstream*> out;
+    for (auto& upstream : upstreams_) out.push_back(upstream.get());
+    return out;
+}
+
+void Fleet::tell(BackendId backend, const BackendNews& news) {
+    Wakes wakes;
+    park_.backend_event(backend, news, loop_.now(), wakes);
+    deliver(park_, wakes, loop_.now(), post_);
+}
+
+void Fleet::run(Time now) {
+    while (true) {
+        Wakes wakes;
+        Actions actions;
+        Time next = park_.tick(now, wakes, actions);
+        deliver(park_, wakes, now, post_);
+        for (const Action& action : actions) act(action, now);
+        if (actions.more) continue;
+        loop_.turn().arm(tick_, std::max(next, now + 1ms));
+        return;
+    }
+}
+
+void Fleet::act(const Action& action, Time now) {
+    for (auto& probe : probes_)
+        if (probe->backend() == action.backend) {
+            if (action.kind == Action::Kind::probe) probe->start(action.generation, now);
+            return;
+        }
+    if (!orders_) return;
+    switch (action.kind) {
+        case Action::Kind::probe: return orders_->probe(action.backend, action.generation);
+        case Action::Kind::restart: return orders_->restart(action.backend, action.generation);
+        case Action::Kind::stop: return orders_->stop(action.backend, action.generation);
+        case Action::Kind::forget: return;  // nothing is removed yet while we run
+    }
+}
+
+void Fleet::describe(Status& status, Time now) {
+    ParkView view;
+    park_.describe(view, now);
+    for (const UpstreamView& from : view.upstreams) {
+        auto at = std::ranges::find_if(upstreams_, [&](auto& u) { return u->id() == from.id; });
+        if (at == upstreams_.end()) continue;
+        LiveUpstream& upstream = **at;
+        UpstreamStatus& to = status.upstreams.emplace_back();
+        to.name = upstream.name();
+        to.serving = to_string(from.serving);
+        to.queue = {from.depth, from.queue_size, from.bytes};
+        to.abandoned = from.abandoned;
+        for (const BackendView& b : from.backends) {
+            const Backend& backend = upstream.backend(b.id);
+            BackendStatus& out = to.backends.emplace_back();
+            out.name = backend.name();
+            out.address = backend.address_text();
+            out.state = to_string(b.state);
+            out.why = b.unfit == Unfit::fit ? "" : to_string(b.unfit);
+            out.generation = b.generation;
+            out.slots = b.slots;
+            out.in_flight = b.used;
+            out.connections = b.dialing + b.busy + b.idle + b.closing;
+        }
+    }
+}
+
+}  // namespace penstock
