@@ -1,5 +1,6 @@
 #include "config/describe.h"
 
+#include <cmath>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <iterator>
@@ -10,7 +11,7 @@ namespace {
 
 using Out = std::back_insert_iterator<std::string>;
 
-// Two digits are enough for people: 37.5MiB.
+// For people: 37.5MiB. Rounded up, because it says how much at most.
 std::string roughly(uint64_t bytes) {
     constexpr const char* units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     auto value = static_cast<double>(bytes);
@@ -19,7 +20,7 @@ std::string roughly(uint64_t bytes) {
         value /= 1024;
         ++unit;
     }
-    std::string text = fmt::format("{:.1f}", value);
+    std::string text = fmt::format("{:.1f}", std::ceil(value * 10) / 10);
     if (text.ends_with(".0")) text.resize(text.size() - 2);
     return text + units[unit];
 }

@@ -1,0 +1,171 @@
+// Warnings, what is not supported yet, and the memory bound: what `check` says of a file that could be right.
+#include <doctest/doctest.h>
+
+#include "config/loading.h"
+#include "config/memory_bound.h"
+#include "config/unsupported.h"
+
+namespace penstock {
+
+namespace {
+
+std::string unsupported_in(std::string_view text) {
+    Loaded loaded = load_text(text);
+    CHECK(joined(loaded.errors) == "");
+    return joined(unsupported(loaded.config, loaded.places));
+}
+
+}  // namespace
+
+TEST_CASE("a queue where nothing is limited is warned of") {
+    CHECK(
+        warnings_of(with_server("queue: {size: 5}")) ==
+        "p.yaml:1:41: upstreams.a.queue: has no effect, because nothing limits how many requests run; write "
+        "concurrency: 1, or more\n");
+    CHECK(warnings_of(with_server("queue: {size: 5}, concurrency: 1")) == "");
+    CHECK(warnings_of(with_server("queue: {size: 5}, circuit_breaker: {max_requests: 9}")) == "");
+    CHECK(warnings_of(with_workers("queue: {size: 5}")) == "");
+}
+
+TEST_CASE("bodies that may wait beyond limits.memory are warned of") {
+    CHECK(warnings_of(with_server("concurrency: 1, buffer: {request: 16MiB}, queue: {bytes: 2GiB}")) ==
+          "p.yaml:1:83: upstreams.a.queue: up to 1600MiB of bodies may wait, but limits.memory is 1GiB: what "
+          "does not "
+          "fit is refused as memory_full; lower size, bytes or buffer.request, or raise limits.memory\n");
+    CHECK(warnings_of(with_server("concurrency: 1, buffer: {request: 16MiB}")) ==
+          "");  // queue.bytes bounds it
+    CHECK(warnings_of("limits: {memory: 50MiB}\n" + with_workers("")) ==
+          "p.yaml:3:3: upstreams.a.queue: up to 100MiB of bodies may wait, but limits.memory is 50MiB: what "
+          "does not "
+          "fit is refused as memory_full; lower size, bytes or buffer.request, or raise limits.memory\n");
+}
+
+TEST_CASE("a queue that holds not even one request is warned of") {
+    CHECK(warnings_of(with_server("concurrency: 1, queue: {bytes: 1KiB}")) ==
+          "p.yaml:1:65: upstreams.a.queue.bytes: 1KiB is less than one request of buffer.request 1MiB, which "
+          "is then "
+          "refused as queue_full\n");
+    CHECK(warnings_of("limits: {body: 512}\n" + with_server("concurrency: 1, queue: {bytes: 1KiB}")) == "");
+    CHECK(warnings_of(with_server("concurrency: 1, queue: {bytes: 1KiB, size: 0}")) == "");
+}
+
+TEST_CASE("two bounds of the queue that differ are warned of when both are written") {
+    CHECK(warnings_of(
+              with_server("concurrency: 1, queue: {size: 9}, circuit_breaker: {max_pending_requests: 5}")) ==
+          "p.yaml:1:93: upstreams.a.circuit_breaker.max_pending_requests: 5 is less than queue.size 9; the "
+          "smaller "
+          "one counts\n");
+    CHECK(warnings_of(with_server("concurrency: 1, circuit_breaker: {max_pending_requests: 5}")) == "");
+}
+
+TEST_CASE("a timeout that another ends first is warned of") {
+    CHECK(warnings_of(with_server("concurrency: 1, timeouts: {request: 10s}, queue: {timeout: 20s}")) ==
+          "p.yaml:1:91: upstreams.a.queue.timeout: 20s is longer than timeouts.request 10s, which ends the "
+          "wait first "
+          "with status.request_timeout\n");
+    CHECK(warnings_of(with_server("concurrency: 1, timeouts: {request: 10s}")) == "");
+    CHECK(warnings_of(with_server("timeouts: {request: 10s}, retry: {per_try_timeout: 20s}")) ==
+          "p.yaml:1:75: upstreams.a.retry.per_try_timeout: 20s is longer than timeouts.request 10s, which "
+          "ends it "
+          "first\n");
+    CHECK(
+        warnings_of(with_server("abandon_grace: 10m")) ==
+        "p.yaml:1:41: upstreams.a.abandon_grace: 10m is longer than abandon_limit 5m, which ends it first\n");
+}
+
+TEST_CASE("servers without a limit beside backends that have one are warned of") {
+    std::string_view warning =
+        "some have no concurrency beside backends that have: they take all that would wait, so nothing ever "
+        "queues; "
+        "give each a concurrency\n";
+    CHECK(warnings_of(with_workers("servers: [10.0.0.1:80]")) ==
+          "p.yaml:4:5: upstreams.a.servers: " + std::string(warning));
+    CHECK(warnings_of("upstreams: {a: {servers: [10.0.0.1:1, {address: 10.0.0.1:2, concurrency: 1}]}}") ==
+          "p.yaml:1:17: upstreams.a.servers: " + std::string(warning));
+}
+
+TEST_CASE("a route that is never reached and an upstream without a route are warned of") {
+    std::string two = "upstreams: {a: {servers: [10.0.0.1:80]}, b: {servers: [10.0.0.1:81]}}\n";
+    CHECK(
+        warnings_of(two + "routes: [{upstream: a}, {prefix: /b, upstream: b}]") ==
+        "p.yaml:1:42: upstreams.b: no route leads to it\n"
+        "p.yaml:2:25: routes[1]: is never reached, because the one before it takes everything; move it up\n");
+    CHECK(warnings_of(two + "routes: [{prefix: /a, upstream: a}]") ==
+          "p.yaml:1:42: upstreams.b: no route leads to it\n");
+    CHECK(warnings_of(two + "routes: [{path: \"/{m}\", upstream: \"{m}\"}]") == "");
+}
+
+TEST_CASE("a device that no worker has is warned of") {
+    CHECK(warnings_of(with_workers("", "gpus: [0]") + "devices: [{gpu: 0}, {gpu: 1}]") ==
+          "p.yaml:4:21: devices[1]: no workers have gpu 1 among their gpus, so it limits nothing\n");
+    CHECK(warnings_of(with_workers("") + "devices: [{gpu: all}]") ==
+          "p.yaml:4:11: devices[0]: no workers have gpu all among their gpus, so it limits nothing\n");
+}
+
+TEST_CASE("what this version can't do is refused with its place instead of ignored") {
+    CHECK(unsupported_in(beside("")) == "");
+    CHECK(unsupported_in(with_workers("")) == "");
+    CHECK(unsupported_in(R"(listen:
+  - {address: "127.0.0.1:1", protocols: [http1, http2]}
+  - {address: "127.0.0.1:2", tls: {certificate: c, key: k}}
+upstreams:
+  a:
+    servers: [localhost:80, {address: "triton:81", resolve: 3s}]
+    protocol: http2
+    tls: {}
+    balance: {hash: path}
+    outlier_detection: {}
+    health_check: {}
+    circuit_breaker: {max_retries: 4}
+    retry: {budget: 10%, per_try_timeout: 1s}
+devices: [{gpu: all}]
+rate_limits: [{name: x, key: global, rate: 1/s}]
+)") == "p.yaml:2:30: listen[0].protocols: http2 is not supported by this version; write [http1]\n"
+       "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
+       "p.yaml:6:15: upstreams.a.servers[0].address: a host name is not supported by this version; write "
+       "127.0.0.1:80\n"
+       "p.yaml:6:30: upstreams.a.servers[1].address: a host name is not supported by this version; write the "
+       "IP "
+       "address of triton\n"
+       "p.yaml:7:5: upstreams.a.protocol: http2 is not supported by this version; write http1\n"
+       "p.yaml:8:5: upstreams.a.tls: TLS to backends is not supported by this version; leave it out\n"
+       "p.yaml:9:5: upstreams.a.balance: another policy than least_busy is not supported by this version; "
+       "leave it "
+       "out\n"
+       "p.yaml:10:5: upstreams.a.outlier_detection: outlier detection is not supported by this version; "
+       "leave it "
+       "out\n"
+       "p.yaml:11:5: upstreams.a.health_check: a health check of running backends is not supported by this "
+       "version; leave it out\n"
+       "p.yaml:12:23: upstreams.a.circuit_breaker.max_retries: a limit of retries is not supported by this "
+       "version; leave it out\n"
+       "p.yaml:13:13: upstreams.a.retry.budget: a budget of retries is not supported by this version; leave "
+       "it "
+       "out\n"
+       "p.yaml:13:26: upstreams.a.retry.per_try_timeout: a timeout of each try is not supported by this "
+       "version; "
+       "leave it out, or use timeouts\n"
+       "p.yaml:14:1: devices: slots of devices are not supported by this version; leave it out\n"
+       "p.yaml:15:1: rate_limits: rate limits are not supported by this version; leave it out\n");
+}
+
+TEST_CASE("the memory bound grows with what is allowed, and with nothing else") {
+    auto bound = [](std::string_view text) { return memory_bound(load_text(text).config); };
+    std::string_view small = "limits: {connections: 100, memory: 10MiB, header_bytes: 4KiB}\nthreads: 2\n";
+    MemoryBound one = bound(std::string(small) + with_workers(""));
+    CHECK(one.bodies == 10 * MiB);
+    CHECK(one.itself == MemoryBound::process + 2 * MemoryBound::loop);
+    CHECK(one.connections == 100 * (600 + 2 * KiB + 2 * KiB) + 1 * (600 + 2 * KiB));
+    CHECK(one.extremes == 101 * (14 * KiB + 4 * KiB + 64 * KiB));
+    CHECK(one.usual() == one.bodies + one.itself + one.connections);
+    CHECK(one.most() == one.usual() + one.extremes);
+
+    MemoryBound queued = bound(std::string(small) + with_workers("queue: {size: 100000}"));
+    CHECK(queued.most() == one.most());  // who waits is a connection too, and has its body in limits.memory
+    MemoryBound two = bound(std::string(small) + with_workers("", "count: 2"));
+    CHECK(two.connections == one.connections + 600 + 2 * KiB);
+    MemoryBound unlimited = bound(std::string(small) + with_server("slow_start: 0"));
+    CHECK(unlimited.connections == 100 * (600 + 2 * KiB + 2 * KiB) + 100 * (600 + 2 * KiB));
+}
+
+}  // namespace penstock
