@@ -16,7 +16,8 @@ namespace penstock {
 
 namespace {
 
-constexpr std::string_view prefix = "penstock-";
+constexpr std::string_view prefix = "penstock.";
+constexpr size_t name_size = prefix.size() + 6;  // what mkdtemp() puts behind it
 constexpr size_t longest_unix_path = 107;
 constexpr size_t shortest_socket = 6;  // "/12345": what must fit behind the folder in any case
 
@@ -48,11 +49,11 @@ void remove_directory(const std::string& path) {
 void remove_stale(const std::string& place) {
     std::error_code error;
     for (const auto& entry : std::filesystem::directory_iterator(place, error)) {
-        std::string path = entry.path();
+        std::string path = entry.path(), name = entry.path().filename();
         struct stat found {};
-        if (!entry.path().filename().string().starts_with(prefix) || ::lstat(path.c_str(), &found) != 0)
+        if (!name.starts_with(prefix) || name.size() != name_size || ::lstat(path.c_str(), &found) != 0)
             continue;
-        // With these rights and this owner it is one of ours.
+        // With this name, these rights and this owner it is one of ours.
         if (!S_ISDIR(found.st_mode) || found.st_uid != ::geteuid() || (found.st_mode & 0777) != 0700)
             continue;
         if (Descriptor lock = lock_directory(path)) remove_directory(path);
@@ -74,7 +75,7 @@ std::vector<std::string> RuntimeDirectory::usual_places() {
 }
 
 Result<RuntimeDirectory> RuntimeDirectory::make_in(const std::string& place) {
-    if (place.size() + 1 + prefix.size() + 6 + shortest_socket > longest_unix_path) {
+    if (place.size() + 1 + name_size + shortest_socket > longest_unix_path) {
         return failure(fmt::format("{} is too long a path for a unix socket in it", place));
     }
     remove_stale(place);

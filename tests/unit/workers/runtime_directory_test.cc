@@ -50,7 +50,7 @@ TEST_CASE("the first place that is usable is used and the error names them all")
     Folder place;
     auto directory = RuntimeDirectory::make({"/no/such/place", place.path()});
     REQUIRE(directory);
-    CHECK(directory->path().starts_with(place.path() + "/penstock-"));
+    CHECK(directory->path().starts_with(place.path() + "/penstock."));
 
     auto none = RuntimeDirectory::make({"/no/such/place", "/" + std::string(100, 'x')});
     REQUIRE_FALSE(none);
@@ -62,9 +62,9 @@ TEST_CASE("what a killed penstock left is removed and what a living one uses is 
     Folder place;
     auto living = RuntimeDirectory::make({place.path()});
     REQUIRE(living);
-    std::string dead = place / "penstock-abcdef", strange = place / "penstock-theirs",
-                file = place / "penstock-f";
-    for (const std::string& path : {dead, strange}) ::mkdir(path.c_str(), 0700);
+    std::string dead = place / "penstock.abcdef", strange = place / "penstock.theirs";
+    std::string other = place / "penstock-mine", file = place / "penstock.file00";
+    for (const std::string& path : {dead, strange, other}) ::mkdir(path.c_str(), 0700);
     listen_at(dead + "/ocr-0-1");
     ::chmod(strange.c_str(), 0755);  // not as we make them
     std::ofstream(file) << "x";
@@ -75,6 +75,7 @@ TEST_CASE("what a killed penstock left is removed and what a living one uses is 
     CHECK(is_there(living->path()));
     CHECK_FALSE(is_there(dead));
     CHECK(is_there(strange));
+    CHECK(is_there(other));
     CHECK(is_there(file));
 }
 

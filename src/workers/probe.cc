@@ -1,0 +1,192 @@
+#include "workers/probe.h"
+
+#include <array>
+#include <cassert>
+#include <cerrno>
+#include <cstring>
+#include <event2/event.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+
+#include "base/text.h"
+#include "net/socket.h"
+
+namespace penstock {
+
+namespace {
+
+constexpr size_t most_body = 64 * KiB;
+constexpr H1Limits limits{.head_bytes = 16 * 1024, .body_bytes = UINT64_MAX};
+
+// An answer may come in several heads: 100, 103, then the one that counts.
+constexpr Asked asked{.method = Method::get, .upgrade = false};
+
+std::string host_of(const Address& address) {
+    return address.kind == Address::Kind::unix ? "localhost" : address.text;
+}
+
+}  // namespace
+
+Probe::Probe(Loop& loop, Task& owner) : loop_(loop), owner_(owner) {}
+
+Probe::~Probe() { cancel(); }
+
+void Probe::ask(Question question) {
+    assert(!is_asking());
+    question_ = std::move(question);
+    outcome_ = {};
+    in_.clear();
+    body_bytes_ = 0;
+    head_reader_.reset();
+    status_ = 0;
+    out_ = question_.path.empty() ? ""
+                                  : fmt::format(
+                                        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: penstock\r\n"
+                                        "Accept: */*\r\nConnection: close\r\n\r\n",
+                                        question_.path, host_of(question_.address));
+    step_ = Step::connecting;
+    loop_.turn().arm(deadline_, deadline_after(loop_.now(), question_.timeout));
+
+    auto address = socket_address(question_.address);
+    if (!address) return finish(false, address.error().message);
+    Dialed dialed = dial(*address);
+    socket_ = Descriptor(dialed.fd);
+    if (dialed.error == EINPROGRESS) return wait_for(EV_WRITE);
+    if (dialed.error == EAGAIN) return finish(false, "connect: its backlog is full");
+    if (dialed.error) return finish(false, fmt::format("connect: {}", std::strerror(dialed.error)));
+    connected();
+}
+
+void Probe::cancel() {
+    let_go();
+    step_ = Step::idle;
+    unlink();
+}
+
+void Probe::let_go() {
+    if (socket_) {
+        if (event_initialized(&event_)) event_del(&event_);
+        socket_.close();
+    }
+    event_ = {};
+    deadline_.disarm();
+}
+
+// The owner learns it in its own run(), never inside a call of ours.
+void Probe::finish(bool is_good, std::string text) {
+    let_go();
+    step_ = Step::idle;
+    outcome_.is_good = is_good;
+    outcome_.text = std::move(text);
+    loop_.turn().mark(owner_);
+}
+
+void Probe::wait_for(short what) {
+    event_assign(&event_, loop_.base(), socket_.number(), what, on_event, this);
+    event_add(&event_, nullptr);
+}
+
+void Probe::on_event(int, short, void* self) {
+    auto& probe = *static_cast<Probe*>(self);
+    probe.loop_.turn().mark(probe);
+}
+
+void Probe::run(Time) {
+    if (deadline_.expired()) {
+        std::string after = format_duration(question_.timeout);
+        if (step_ == Step::body) return end_of_file();  // it has answered; its end is its own affair
+        return finish(false, step_ == Step::connecting ? fmt::format("connect: nothing in {}", after)
+                                                       : fmt::format("{}: no answer in {}", get(), after));
+    }
+    switch (step_) {
+        case Step::idle: break;
+        case Step::connecting:
+            if (int error = socket_error(socket_.number())) {
+                return finish(false, fmt::format("connect: {}", std::strerror(error)));
+            }
+            connected();
+            break;
+        case Step::sending: send(); break;
+        case Step::head:
+        case Step::body: receive(); break;
+    }
+}
+
+void Probe::connected() {
+    outcome_.accepted = true;
+    if (question_.path.empty()) return finish(true, "connect: ok");
+    step_ = Step::sending;
+    send();
+}
+
+void Probe::send() {
+    ssize_t n = ::send(socket_.number(), out_.data(), out_.size(), MSG_NOSIGNAL);
+    if (n < 0 && errno != EAGAIN && errno != EINTR) {
+        return finish(false, fmt::format("{}: {}", get(), std::strerror(errno)));
+    }
+    if (n > 0) out_.erase(0, static_cast<size_t>(n));
+    if (!out_.empty()) return wait_for(EV_WRITE);
+    step_ = Step::head;
+    wait_for(EV_READ);
+}
+
+void Probe::receive() {
+    std::array<char, 16 * KiB> buffer;
+    ssize_t n = ::recv(socket_.number(), buffer.data(), buffer.size(), 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return wait_for(EV_READ);
+    if (n < 0 && step_ == Step::head)
+        return finish(false, fmt::format("{}: {}", get(), std::strerror(errno)));
+    if (n <= 0) return end_of_file();
+    std::string_view bytes(buffer.data(), static_cast<size_t>(n));
+    if (step_ == Step::head) {
+        in_.append(bytes);
+        read_head();
+    } else {
+        read_body(bytes);
+    }
+    if (is_asking()) wait_for(EV_READ);
+}
+
+void Probe::read_head() {
+    std::array<Field, 100> room;
+    for (;;) {
+        Head head;
+        ReadStep step = head_reader_.read(in_, limits, asked, room, head);
+        if (step == ReadStep::need_more) return;
+        if (step == ReadStep::failed) {
+            return finish(false,
+                          fmt::format("{}: no HTTP/1 answer ({})", get(), rule_name(head_reader_.rule())));
+        }
+        size_t consumed = head_reader_.consumed();
+        if (!is_interim(head.status)) {
+            status_ = head.status;
+            step_ = Step::body;
+            body_reader_.start(head_reader_.framing());
+            return read_body(std::string_view(in_).substr(consumed));
+        }
+        in_.erase(0, consumed);
+        head_reader_.reset();
+    }
+}
+
+void Probe::read_body(std::string_view bytes) {
+    body_bytes_ += bytes.size();
+    for (;;) {
+        BodyRead read = body_reader_.read(bytes, limits);
+        bytes.remove_prefix(read.consumed);
+        // Trailers, or what is no body: nothing more that matters here.
+        if (read.step != BodyStep::data && read.step != BodyStep::need_more) return end_of_file();
+        if (read.step == BodyStep::need_more) break;
+    }
+    if (body_bytes_ >= most_body) end_of_file();
+}
+
+void Probe::end_of_file() {
+    if (step_ == Step::head) return finish(false, fmt::format("{}: closed without an answer", get()));
+    bool is_good = question_.expect ? status_ == question_.expect : status_ >= 200 && status_ < 300;
+    finish(is_good, fmt::format("{} -> {}", get(), status_));
+}
+
+std::string Probe::get() const { return "GET " + question_.path; }
+
+}  // namespace penstock

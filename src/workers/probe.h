@@ -1,0 +1,78 @@
+// A Probe asks one address one question: does it accept a connection, or does a GET of a path answer as
+// expected? One at a time, used again and again: to see whether a starting worker is ready, whether a suspect
+// one is alive, for health checks. The owner is marked when the outcome is there.
+//
+// Every connection it opens says something at once and is closed before the outcome is told: many GPU servers
+// serve one connection at a time, and a silent one would block them. The answer is read to its end where
+// it has one (64 KiB at most), so that no server finds its own answer cut off.
+#pragma once
+
+#include <event2/event_struct.h>
+#include <string>
+
+#include "base/address.h"
+#include "base/time.h"
+#include "codec/h1_reader.h"
+#include "net/loop.h"
+#include "workers/descriptor.h"
+
+namespace penstock {
+
+class Probe final : Task {
+  public:
+    struct Question {
+        Address address;
+        std::string path;     // empty: only whether it accepts
+        uint16_t expect = 0;  // the status; 0: any 2xx
+        Duration timeout = 1s;
+    };
+    struct Outcome {
+        bool is_good = false;
+        bool accepted = false;  // the connection; also where the answer was no good
+        std::string text;       // what happened: "connect: Connection refused", "GET /ready -> 503"
+    };
+
+    Probe(Loop& loop, Task& owner);
+    ~Probe();
+    Probe(const Probe&) = delete;
+    Probe& operator=(const Probe&) = delete;
+
+    void ask(Question question);
+    void cancel();  // the owner is not marked
+    bool is_asking() const { return step_ != Step::idle; }
+    // Once it is asking no more.
+    const Outcome& outcome() const { return outcome_; }
+
+  private:
+    enum class Step : uint8_t { idle, connecting, sending, head, body };
+
+    void run(Time now) override;
+    static void on_event(int, short, void* self);
+    void wait_for(short what);
+    void connected();
+    void send();
+    void receive();
+    void read_head();
+    void read_body(std::string_view bytes);
+    void end_of_file();
+    void finish(bool is_good, std::string text);
+    void let_go();
+    std::string get() const;  // "GET /ready"
+
+    Loop& loop_;
+    Task& owner_;
+    Question question_;
+    Outcome outcome_;
+    Step step_ = Step::idle;
+    Descriptor socket_;
+    event event_{};
+    Deadline deadline_{*this};
+    std::string out_;        // of the request: not sent yet
+    std::string in_;         // of the head: all that came
+    size_t body_bytes_ = 0;  // read and thrown away
+    H1ResponseReader head_reader_;
+    H1BodyReader body_reader_;
+    uint16_t status_ = 0;
+};
+
+}  // namespace penstock
