@@ -20,13 +20,13 @@ namespace penstock {
 enum class ConnectionWord : uint8_t { none, close, keep_alive, upgrade };
 
 struct HeadEdit {
-    std::span<const FieldLine> add;     // behind the head's own; values are checked, never CR, LF or NUL
-    std::string_view target;            // requests: instead of the head's; "/" goes before what has none
-    std::string_view host;              // requests: instead of the head's Host field, where not empty
-    BodyKind declare = BodyKind::none;  // `length`: content-length. `chunked`: transfer-encoding
+    std::span<const FieldLine> add = {};  // behind the head's own; values are checked, never CR, LF or NUL
+    std::string_view target = {};         // requests: instead of the head's; "/" goes before what has none
+    std::string_view host = {};           // requests: instead of the head's Host field, where not empty
+    BodyKind declare = BodyKind::none;    // `length`: content-length. `chunked`: transfer-encoding
     uint64_t length = 0;
     ConnectionWord connection = ConnectionWord::none;
-    FieldSet drop;  // beside the fields that are flagged as dropped
+    FieldSet drop = {};  // beside the fields that are flagged as dropped
 };
 
 size_t head_bound(const Head& head, const HeadEdit& edit);

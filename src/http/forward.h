@@ -23,12 +23,11 @@ void drop_trailer_hop(Head& trailers, const Head& head);
 
 // What is known about the client. Texts only: who is trusted was decided before.
 struct ClientFacts {
-    std::string_view
-        connected;  // the other end of the connection: "203.0.113.7", "2001:db8::1"; empty for unix
-    std::string_view address;  // what client_address() made of it
+    std::string_view connected = {};  // the other end of the connection, without port; empty for unix
+    std::string_view address = {};    // what client_address() made of it
     std::string_view scheme = "http";
-    std::string_view port;  // of ours that it came to
-    bool trusted = false;   // `connected` is a trusted proxy: its forwarding fields are believed and extended
+    std::string_view port = {};  // of ours that it came to
+    bool trusted = false;  // `connected` is a trusted proxy: its forwarding fields are believed and extended
 };
 
 // Untrusted: X-Forwarded-*, Forwarded and X-Real-IP that it sent are dropped, and ours say what we know.
