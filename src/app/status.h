@@ -12,10 +12,10 @@
 namespace penstock {
 
 struct BackendStatus {
-    std::string name;  // of a worker ocr/0, else the address
-    std::string address;
-    std::string state;  // starting ready suspect resting draining down
-    std::string why;    // why it takes no request now; empty: it does
+    std::string name{};  // of a worker ocr/0, else the address
+    std::string address{};
+    std::string state{};  // starting ready suspect resting draining down
+    std::string why{};    // why it takes no request now; empty: it does
     uint32_t generation = 0;
     uint32_t slots = 0;  // 0: no limit
     uint32_t in_flight = 0;
@@ -24,17 +24,17 @@ struct BackendStatus {
 };
 
 struct WorkerStatus {
-    std::string name;
+    std::string name{};
     uint32_t index = 0;
     int pid = 0;  // 0: there is no process
-    std::string state;
+    std::string state{};
     uint32_t generation = 0;
     uint32_t restarts = 0;
     uint64_t rss_bytes = 0;
 };
 
 struct ExitCount {
-    std::string reason;
+    std::string reason{};
     uint64_t count = 0;
 };
 

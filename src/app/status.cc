@@ -1,0 +1,172 @@
+#include "app/status.h"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <nlohmann/json.hpp>
+
+#include "base/text.h"
+
+namespace penstock {
+
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json json_of(const BackendStatus& b) {
+    return {{"name", b.name},
+            {"address", b.address},
+            {"state", b.state},
+            {"why", b.why},
+            {"generation", b.generation},
+            {"slots", b.slots},
+            {"in_flight", b.in_flight},
+            {"connections", b.connections}};
+}
+
+Json json_of(const WorkerStatus& w) {
+    return {{"name", w.name},          {"index", w.index},           {"pid", w.pid},
+            {"state", w.state},        {"generation", w.generation}, {"restarts", w.restarts},
+            {"rss_bytes", w.rss_bytes}};
+}
+
+Json json_of(const UpstreamStatus& u) {
+    Json backends = Json::array(), workers = Json::array(), exits = Json::object();
+    for (auto& backend : u.backends) backends.push_back(json_of(backend));
+    for (auto& worker : u.workers) workers.push_back(json_of(worker));
+    for (auto& exit : u.worker_exits) exits[exit.reason] = exit.count;
+    Json queue = {{"depth", u.queue.depth}, {"size", u.queue.size}, {"bytes", u.queue.bytes}};
+    Json result = {{"serving", u.serving},
+                   {"queue", queue},
+                   {"abandoned", u.abandoned},
+                   {"backends", backends},
+                   {"workers", workers}};
+    if (!u.workers.empty()) {
+        result["worker_starts"] = u.worker_starts;
+        result["worker_exits"] = exits;
+    }
+    return result;
+}
+
+// Columns as wide as their widest cell; two spaces between; nothing behind the last.
+class Table {
+  public:
+    explicit Table(std::vector<std::string> titles) { rows_.push_back(std::move(titles)); }
+    void add(std::vector<std::string> row) { rows_.push_back(std::move(row)); }
+    std::string text() const {
+        if (rows_.size() == 1) return "";
+        std::string out;
+        for (auto& row : rows_) {
+            std::string line = "  ";
+            for (size_t column = 0; column < row.size(); ++column)
+                line += fmt::format("{:<{}}", row[column], width(column) + 2);
+            line.erase(line.find_last_not_of(' ') + 1);
+            out += line + '\n';
+        }
+        return out;
+    }
+
+  private:
+    size_t width(size_t column) const {
+        size_t widest = 0;
+        for (auto& row : rows_) widest = std::max(widest, row[column].size());
+        return widest;
+    }
+    std::vector<std::vector<std::string>> rows_;
+};
+
+std::string number(const Json& from, const char* name) {
+    return fmt::format("{}", from.value(name, uint64_t{0}));
+}
+std::string size_text(const Json& from, const char* name) {
+    uint64_t bytes = from.value(name, uint64_t{0});
+    if (bytes < 10 * KiB) return fmt::format("{} B", bytes);
+    if (bytes < 10 * MiB) return fmt::format("{} KiB", bytes / KiB);
+    return fmt::format("{} MiB", bytes / MiB);
+}
+
+std::string backends_for_people(const Json& backends) {
+    Table table({"backend", "state", "in flight", "slots", "connections", "generation", "address", ""});
+    for (auto& b : backends) {
+        uint64_t slots = b.value("slots", uint64_t{0});
+        table.add({b.value("name", ""), b.value("state", ""), number(b, "in_flight"),
+                   slots ? fmt::format("{}", slots) : "no limit", number(b, "connections"),
+                   number(b, "generation"), b.value("address", ""), b.value("why", "")});
+    }
+    return table.text();
+}
+
+std::string workers_for_people(const Json& workers) {
+    Table table({"worker", "state", "pid", "generation", "restarts", "memory"});
+    for (auto& w : workers) {
+        auto pid = w.value("pid", int64_t{0});
+        table.add({w.value("name", ""), w.value("state", ""), pid ? fmt::format("{}", pid) : "-",
+                   number(w, "generation"), number(w, "restarts"), size_text(w, "rss_bytes")});
+    }
+    return table.text();
+}
+
+std::string upstream_for_people(const std::string& name, const Json& u) {
+    const Json queue = u.value("queue", Json::object());
+    std::string out = fmt::format("\nupstream {}: {}, {} of {} queued ({})", name, u.value("serving", "?"),
+                                  number(queue, "depth"), number(queue, "size"), size_text(queue, "bytes"));
+    if (uint64_t abandoned = u.value("abandoned", uint64_t{0}))
+        out += fmt::format(", {} abandoned", abandoned);
+    out += '\n';
+    out += backends_for_people(u.value("backends", Json::array()));
+    out += workers_for_people(u.value("workers", Json::array()));
+    return out;
+}
+
+std::string for_people(const Json& json) {
+    const Json memory = json.value("memory", Json::object());
+    std::string listeners;
+    for (auto& address : json.value("listeners", Json::array()))
+        listeners += (listeners.empty() ? "" : ", ") + address.get<std::string>();
+    auto up = std::chrono::seconds(static_cast<int64_t>(json.value("up_seconds", 0.0)));
+    std::string out = fmt::format(
+        "penstock {}: {}, up {}, {} loops, listening on {}\nbodies in memory: {} of {}\n",
+        json.value("version", "?"), json.value("state", "?"), format_duration(up), number(json, "loops"),
+        listeners, size_text(memory, "reserved"), size_text(memory, "limit"));
+    const Json upstreams = json.value("upstreams", Json::object());
+    for (auto& [name, upstream] : upstreams.items()) out += upstream_for_people(name, upstream);
+    return out;
+}
+
+}  // namespace
+
+bool Status::is_ready() const {
+    if (state != "ready") return false;
+    return upstreams.empty() ||
+           std::any_of(upstreams.begin(), upstreams.end(), [](auto& u) { return u.serving == "serving"; });
+}
+
+std::string status_json(const Status& status) {
+    Json upstreams = Json::object();
+    for (auto& upstream : status.upstreams) upstreams[upstream.name] = json_of(upstream);
+    Json json = {
+        {"version", status.version},
+        {"state", status.state},
+        {"ready", status.is_ready()},
+        {"up_seconds", seconds(status.up)},
+        {"listeners", status.listeners},
+        {"admin", status.admin},
+        {"loops", status.loops},
+        {"upstreams", upstreams},
+        {"memory", {{"reserved", status.memory_reserved}, {"limit", status.memory_limit}}},
+        {"log_lines_dropped", {{"access", status.access_log_dropped}, {"stderr", status.log_dropped}}}};
+    // A worker's name or path may hold any bytes; a reader of JSON should not stumble over them.
+    return json.dump(2, ' ', false, Json::error_handler_t::replace) + '\n';
+}
+
+std::string status_for_people(std::string_view text) {
+    Json json = Json::parse(text, nullptr, false);
+    if (!json.is_object() || !json.contains("upstreams")) return "";
+    try {
+        return for_people(json);
+    } catch (const Json::exception&) {  // a field of another type: no status of ours
+        return "";
+    }
+}
+
+}  // namespace penstock
