@@ -44,10 +44,7 @@ std::optional<Loaded> load_or_complain(const std::string& file) {
 
 int serve(const Config& config, log::Level level) {
     log::set_level(level);
-    log::open();
-    int code = run(config);
-    log::close();
-    return code;
+    return run(config);
 }
 
 int execute(const SayCommand& command) {
