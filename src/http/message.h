@@ -84,7 +84,7 @@ class Message {
     // For a response that will be asked for again, or answered by ourselves. Nothing of it may have been
     // sent.
     void reset() {
-        assert(sent_ == Progress::nothing && sent_interims_ == 0);
+        assert(sent_ == Progress::nothing);
         filled_ = Progress::nothing;
         failure_ = Cause::none;
         head = trailers = Head{};

@@ -45,7 +45,7 @@ void ClientH1::fill() {
     if (state_ == State::head) fill_head();
     if (state_ == State::exchange) fill_body();
     if (state_ == State::skipping) fill_body();
-    if (state_ == State::finishing || state_ == State::closed) channel_.discard_input();
+    if (state_ == State::finishing || state_ == State::cutting || state_ == State::closed) channel_.discard_input();
 }
 
 // Dead is a hang-up, always. A FIN is one too where the request is incomplete, or where the configuration
@@ -318,10 +318,17 @@ void ClientH1::write_end() {
     response.send_to(Progress::complete);
 }
 
-void ClientH1::cancel(Cause, Time) {
+// The response cannot be completed, and the client must be able to tell: what we have goes out, and then there is
+// no final chunk, or too few bytes; where the end of the connection is the end of the body, a reset.
+void ClientH1::cancel(Cause cause, Time now) {
     exchange_ = nullptr;
-    channel_.reset_on_close();  // never a clean end: the client must be able to tell
-    close();
+    bool takes_nothing = cause == Cause::write_timeout || cause == Cause::client_stall;
+    if (framed_ != Framed::by_close && !takes_nothing) return finish(now);
+    state_ = State::cutting;
+    channel_.pause();
+    channel_.tell_when_drained();
+    if (takes_nothing || channel_.output_bytes() == 0) return close();
+    loop_.turn().arm(deadline_, now + finish_time);
 }
 
 // The exchange is over. Its client may be gone, may want more, or has to be told goodbye.
@@ -363,6 +370,7 @@ void ClientH1::finish(Time now) {
 
 void ClientH1::close() {
     if (state_ == State::closed) return;
+    if (state_ == State::cutting) channel_.reset_on_close();
     state_ = State::closed;
     deadline_.disarm();
     channel_.pause();
@@ -414,6 +422,10 @@ void ClientH1::run(Time now) {
             if (channel_.readable()) channel_.resume();
             return;
         }
+        case State::cutting:
+            if (channel_.output_bytes() == 0 || channel_.dead() || channel_.write_failed() || deadline_.expired()) close();
+            else channel_.tell_when_drained();
+            return;
         case State::skipping:
             if (is_gone() || deadline_.expired()) return close();
             channel_.resume();

@@ -45,6 +45,7 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
         exchange,   // one runs
         skipping,   // the rest of a refused request's body
         finishing,  // the last response is on its way out
+        cutting,    // what there is of a broken one is, then a reset
         closed,     // buried
     };
     enum class Framed : uint8_t { by_length, chunked, by_close };  // the response, as we write it

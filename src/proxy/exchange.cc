@@ -75,7 +75,9 @@ void Exchange::run(Time now) {
     if (step_ == Step::connecting) connect(now);
     if (step_ == Step::relaying) relay(now);
     if (step_ == Step::ended) return;
+    size_t unsent = response.body.unsent();
     client_->wake(now);
+    if (backend_ && response.body.unsent() < unsent) backend_->wake(now);  // there is room again
     if (response.is_sent() && !backend_ && !lease_) return end(now);
     watch(now);
 }
@@ -188,7 +190,8 @@ void Exchange::take(Admission&& admission, Time now) {
             return;
         case Admission::Kind::refused:
             if (queued_ < Duration::zero() && step_ == Step::queued) queued_ = now - asked_;
-            return answer(cause_of(admission.refusal), now, admission.retry_after);
+            // A request that was to be tried again, and cannot be: what failed first is the truth.
+            return answer(tried_ == Cause::none ? cause_of(admission.refusal) : tried_, now, admission.retry_after);
     }
 }
 
@@ -222,6 +225,7 @@ void Exchange::connect(Time now) {
     }
     if (outcome != Outcome::unused) {
         ++attempts_;
+        tried_ = Cause::connect_failure;
         ticket_.excluded.add(lease_.backend().index);
     }
     Admission admission = loop_.park().retry(lease_, {outcome, Keep::closed}, ticket_, now, wakes);
@@ -236,7 +240,7 @@ void Exchange::relay(Time now) {
     if (request.failed()) {
         // Its client's fault: it sent rubbish, or too much, in a body that was streamed.
         Cause cause = request.failure();
-        return passed_on_ ? cut(cause, now) : answer(cause, now);
+        return fail(cause, now);
     }
     if (backend_) backend_->wake(now);
     if (response.failed()) return backend_failed(now);
@@ -245,9 +249,7 @@ void Exchange::relay(Time now) {
         drop_response_hop(response.head, response.framing.tunnel);
         // A response has begun: the request will not be sent again.
         request.body.stop_keeping();
-        passed_on_ = true;
     }
-    if (response.next_interim()) passed_on_ = true;
     if (backend_ && response.is_complete() && (!response.tunnel || request.is_sent())) {
         backend_done_ = now;
         BackendSide* done = backend_;
@@ -260,7 +262,7 @@ void Exchange::relay(Time now) {
 
 bool Exchange::may_retry(const BackendSide& side, Cause cause) const {
     const Retry& retry = upstream_->settings.retry;
-    if (passed_on_ || client_left || !request.body.replayable()) return false;
+    if (response.has_head() || response.interims_sent() > 0 || client_left || !request.body.replayable()) return false;
     if (cause == Cause::connect_failure) return retry.on_connect_failure && attempts_ < retry.attempts;
     if (cause != Cause::backend_reset || side.answer_begun) return false;
     bool idempotent = is_idempotent(request.head.method) || retry.idempotent;
@@ -273,8 +275,9 @@ bool Exchange::may_retry(const BackendSide& side, Cause cause) const {
 
 void Exchange::backend_failed(Time now) {
     Cause cause = response.failure();
-    if (!backend_) return passed_on_ ? cut(cause, now) : answer(cause, now);
+    if (!backend_) return fail(cause, now);
     bool again = may_retry(*backend_, cause);
+    tried_ = cause;
     bool stale = cause == Cause::backend_reset && backend_->reused && stale_retries_ == 0;
     BackendSide* side = backend_;
     backend_ = nullptr;
@@ -284,7 +287,7 @@ void Exchange::backend_failed(Time now) {
     if (!again) {
         loop_.park().finish(lease, ending, now, wakes);
         park_wakes(wakes, now);
-        return passed_on_ ? cut(cause, now) : answer(cause, now);
+        return fail(cause, now);
     }
     if (stale) {
         ++stale_retries_;
@@ -333,6 +336,9 @@ void Exchange::answer(Cause cause, Time now, uint32_t retry_after) {
     request.body.discard();
     step_ = Step::answered;
 }
+
+// An answer where the client has not seen the head of another one yet; interim ones do not count.
+void Exchange::fail(Cause cause, Time now) { response.sent() == Progress::nothing ? answer(cause, now) : cut(cause, now); }
 
 // The response has begun, and cannot be completed: the client must be able to tell.
 void Exchange::cut(Cause cause, Time now) {
@@ -504,7 +510,7 @@ void Exchange::on_deadline(Time now) {
         step_deadline_.disarm();
         if (step_ == Step::answered || response.is_complete()) return;
         if (step_ == Step::queued) queued_ = now - asked_;
-        return passed_on_ ? cut(Cause::request_timeout, now) : answer(Cause::request_timeout, now);
+        return fail(Cause::request_timeout, now);
     }
     step_deadline_.disarm();
     Waiting what = waiting();
@@ -535,8 +541,8 @@ void Exchange::on_deadline(Time now) {
         response.fail(cause);  // retried, where that is allowed
         return;
     }
-    if (passed_on_ || what == Waiting::client_drain) return cut(cause, now);
-    answer(cause, now);
+    if (what == Waiting::client_drain) return cut(cause, now);
+    fail(cause, now);
 }
 
 // --- heads
@@ -553,14 +559,14 @@ const HeadEdit& Exchange::request_edit() {
         char* made = arena_.array<char>(32);
         fmt::format_to(made, "{:016x}{:016x}", loop_.random(), loop_.random());
         id = {made, 32};
-        head.drop(FieldId::x_request_id);
     }
+    head.drop(FieldId::x_request_id);
     request_id_ = id;
     auto* lines = arena_.array<FieldLine>(max_forwarding_fields + 1);
     ClientFacts facts{client_info.address, client_address_, client_info.secure ? "https" : "http",
                       client_info.port, client_info.trusted};
     size_t count = forwarding_fields(head, facts, arena_, lines);
-    if (!keep_id) lines[count++] = {"x-request-id", id};
+    lines[count++] = {"x-request-id", id};
     request_edit_.add = {lines, count};
     if (request.framing.upgrade) request_edit_.connection = ConnectionWord::upgrade;
     return request_edit_;

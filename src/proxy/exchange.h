@@ -99,6 +99,7 @@ class Exchange final : public Task, public Mortal {
     bool may_retry(const BackendSide& side, Cause cause) const;
     void on_deadline(Time now);
     void answer(Cause cause, Time now, uint32_t retry_after = 0);
+    void fail(Cause cause, Time now);
     void cut(Cause cause, Time now);
     void leave_backend(Cause cause, Time now);
     void hang_up(Time now);
@@ -126,13 +127,13 @@ class Exchange final : public Task, public Mortal {
     uint64_t moved_ = 0;
     Waiting waiting_ = Waiting::nothing;
     Step step_ = Step::arrived;
+    Cause tried_ = Cause::none;  // why the last try failed
     Cause cause_ = Cause::none;  // why it did not end well
     uint16_t logged_status_ = 0;
     uint8_t attempts_ = 0;
     uint8_t stale_retries_ = 0;
     bool woken_ = false;
     bool collected_ = false;
-    bool passed_on_ = false;  // some of the response was handed to the client's side
     ModelLabel model_ = ModelLabel::none;
     std::string_view model_name_, request_id_, backend_name_, host_, client_address_;
     HeadEdit request_edit_;

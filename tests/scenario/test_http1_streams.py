@@ -165,11 +165,13 @@ def test_large_bodies_pass_both_ways_at_once(penstock, scripted):
                            .send(large))
     at_work = backend.next_request()
     at_work.send(f"HTTP/1.1 200 OK\r\nContent-Length: {len(large)}\r\n\r\n")
-    answerer = in_background(at_work.send, large)
+    answerer = in_background(at_work.send, large[:-1])
     got = {}
     reader = in_background(lambda: got.update(answer=sha(client.read_response().body)))
     assert sha(at_work.read_exactly(len(large))) == sha(large)
-    for thread in (sender, answerer, reader):
+    answerer.join()
+    at_work.send(large[-1:])  # an answer that is complete before its request would end the request
+    for thread in (sender, reader):
         thread.join()
     assert got["answer"] == sha(large)
 
