@@ -16,27 +16,42 @@ bool matches_host(std::string_view pattern, std::string_view host) {
            equal_ignoring_case(suffix, host.substr(host.size() - suffix.size()));
 }
 
+// Takes what stands before the first `end` off `text`, and `end` with it.
+std::string_view take_until(std::string_view& text, char end) {
+    const size_t size = std::min(text.find(end), text.size());
+    const std::string_view taken = text.substr(0, size);
+    text.remove_prefix(std::min(size + 1, text.size()));
+    return taken;
+}
+
+// One segment: the text before the first {name} begins it, the text after the last one ends it, and what
+// stands between two is found as early as it can be, which finds a match wherever there is one.
+bool matches_segment(std::string_view pattern, std::string_view text, RouteMatch& match) {
+    const bool has_capture = pattern.find('{') != std::string_view::npos;
+    const std::string_view first = take_until(pattern, '{');
+    if (!has_capture) return text == first;
+    if (!text.starts_with(first)) return false;
+    text.remove_prefix(first.size());
+    while (true) {
+        const std::string_view name = take_until(pattern, '}');
+        const bool is_last = pattern.find('{') == std::string_view::npos;
+        const std::string_view next = take_until(pattern, '{');
+        if (text.size() <= next.size()) return false;
+        const size_t size = is_last ? text.size() - next.size() : text.find(next, 1);
+        if (size == std::string_view::npos || !text.substr(size).starts_with(next)) return false;
+        if (match.capture_count < RouteMatch::most_captures)
+            match.captures[match.capture_count++] = {name, text.substr(0, size)};
+        if (is_last) return true;
+        text.remove_prefix(size + next.size());
+    }
+}
+
 bool matches_path(std::string_view pattern, std::string_view path, RouteMatch& match) {
     match.capture_count = 0;
-    while (true) {
-        size_t open = pattern.find('{');
-        size_t literal = open == std::string_view::npos ? pattern.size() : open;
-        if (!path.starts_with(pattern.substr(0, literal))) return false;
-        path.remove_prefix(literal);
-        if (open == std::string_view::npos) return path.empty();
-        size_t close = pattern.find('}', open);
-        if (close == std::string_view::npos) return false;
-        std::string_view name = pattern.substr(open + 1, close - open - 1);
-        pattern.remove_prefix(close + 1);
-        // As far as the next literal character, and never over a '/'.
-        char stop = pattern.empty() ? '/' : pattern.front();
-        size_t size = std::min(path.find(stop), path.find('/'));
-        size = std::min(size, path.size());
-        if (size == 0) return false;
-        if (match.capture_count < RouteMatch::most_captures)
-            match.captures[match.capture_count++] = {name, path.substr(0, size)};
-        path.remove_prefix(size);
-    }
+    if (std::ranges::count(pattern, '/') != std::ranges::count(path, '/')) return false;
+    while (!pattern.empty() || !path.empty())
+        if (!matches_segment(take_until(pattern, '/'), take_until(path, '/'), match)) return false;
+    return true;
 }
 
 bool matches_prefix(std::string_view prefix, std::string_view path) {

@@ -340,6 +340,10 @@ class Stress {
             s.state = BackendState::ready;
             return say(s, Event::ready, s.generation);
         }
+        if (chance_.one_in(2)) {  // good news, so that there is something to lose
+            constexpr std::array good{Event::undrain, Event::alive, Event::ready};
+            return say(s, good[chance_.below(good.size())], s.generation);
+        }
         switch (chance_.below(9)) {
             case 0: return say(s, Event::suspect, s.generation);
             case 1:
@@ -500,7 +504,7 @@ TEST_CASE("whatever happens in whatever order, the park's numbers are right afte
         granted += stress.granted;
         restarts += stress.restarts;
     }
-    CHECK(granted > 50'000);  // it did something
+    CHECK(granted > 25'000);  // it did something
     CHECK(restarts > 50);
 }
 

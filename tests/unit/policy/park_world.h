@@ -104,10 +104,13 @@ struct ParkWorld {
         keep(w);
         return ended;
     }
-    void abandon(Request& r, Abandon how) {
+    // The handle of the lease's new owner.
+    Handle abandon(Request& r, Abandon how) {
         Wakes w;
-        park.abandon(r.lease, how, {0, {1000 + ++last_slot, 1}}, now, w);
+        const Handle owner{1000 + ++last_slot, 1};
+        park.abandon(r.lease, how, {0, owner}, now, w);
         keep(w);
+        return owner;
     }
     Connect connect(Request& r) {
         Wakes w;
@@ -148,6 +151,17 @@ struct ParkWorld {
         return tick();
     }
 
+    void resume() {
+        Wakes w;
+        park.resume(now, w);
+        keep(w);
+    }
+    void set_rules(BackendId id, const BackendRules& rules) {
+        Wakes w;
+        park.set_rules(id, rules, now, w);
+        keep(w);
+    }
+
     UpstreamView view() {
         ParkView all;
         park.describe(all, now);
@@ -168,17 +182,17 @@ struct ParkWorld {
     BackendState state(BackendId id) { return view(id).state; }
     Serving serving() { return park.serving(upstream); }
 
-    bool was_woken(const Request& r) const {
+    bool was_woken(Handle owner) const {
         for (const Wake& w : woken)
-            if (!w.for_loop() && w.to.slot == slot_of(r)) return true;
+            if (w.to == owner) return true;
         return false;
     }
+    bool was_woken(const Request& r) const { return was_woken(r.ticket.wake_handle()); }
     bool loop_was_woken(uint16_t loop) const {
         for (const Wake& w : woken)
             if (w.for_loop() && w.loop == loop) return true;
         return false;
     }
-    static uint32_t slot_of(const Request& r) { return r.ticket.wake_handle().slot; }
 
     void expect_all_true() {
         std::string why;
