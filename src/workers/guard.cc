@@ -272,11 +272,11 @@ Result<GuardTask> decode_guard_task(std::string_view bytes) {
     };
     GuardTask task;
     auto directory = next(), socket = next(), words = next();
-    auto count = words ? parse_number(*words) : std::nullopt;
-    if (!directory || !socket || !count || *count == 0) return failure("a guard's task is damaged");
+    uint64_t count = words ? parse_number(*words).value_or(0) : 0;
+    if (!directory || !socket || count == 0) return failure("a guard's task is damaged");
     task.directory = *directory;
     task.socket = *socket;
-    for (uint64_t i = 0; i < *count; ++i) {
+    for (uint64_t i = 0; i < count; ++i) {
         auto word = next();
         if (!word) return failure("a guard's task is cut short");
         task.command.push_back(*word);

@@ -61,7 +61,7 @@ void Supervisor::kill() {
 }
 
 void Supervisor::run(Time now) {
-    if (shutting_down_ && !told_) {
+    if (shutting_down_ && !told_ && all_over()) {
         told_ = true;
         events_.workers_stopped();
     }
@@ -69,6 +69,10 @@ void Supervisor::run(Time now) {
     loop_.turn().arm(sample_, now + sample_every);
     bool memory = samples_++ % memory_every == 0;
     for (auto& worker : workers_) worker->sample(memory);
+}
+
+bool Supervisor::all_over() const {
+    return std::all_of(workers_.begin(), workers_.end(), [](auto& worker) { return worker->is_over(); });
 }
 
 // One at a time of each upstream: the others take its place meanwhile.
@@ -82,9 +86,7 @@ bool Supervisor::may_recycle(const Worker& worker) const {
 }
 
 void Supervisor::worker_over() {
-    if (!shutting_down_ || told_) return;
-    bool over = std::all_of(workers_.begin(), workers_.end(), [](auto& worker) { return worker->is_over(); });
-    if (over) loop_.turn().mark(*this);
+    if (shutting_down_) loop_.turn().mark(*this);
 }
 
 size_t Supervisor::kill_strays() {

@@ -50,7 +50,7 @@ class Supervisor final : Task {
 
     Worker& worker(WorkerId id) { return *workers_[static_cast<size_t>(id)]; }
     size_t size() const { return workers_.size(); }
-    std::vector<WorkerView> view() const;
+    std::vector<WorkerView> view() const;  // its texts are good until the next turn
 
     void shut_down();  // all at once: signal, grace, kill; then workers_stopped()
     void kill();       // does not wait for a grace any more
@@ -60,7 +60,8 @@ class Supervisor final : Task {
 
     void run(Time now) override;
     bool may_recycle(const Worker& worker) const;
-    void worker_over();
+    bool all_over() const;
+    void worker_over();  // may be one of all
     // Kills what killed guards left to us; how many there are still.
     size_t kill_strays();
     double random_fraction() { return std::generate_canonical<double, 53>(random_); }

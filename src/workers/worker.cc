@@ -204,7 +204,7 @@ Result<GuardTask> Worker::prepare() {
     if (!address) return tl::unexpected(address.error());
     address_ = std::move(*address);
     journey_ = Journey(supervisor_.loop_.now(), where);
-    return GuardTask{.directory = config_.directory,
+    return GuardTask{.directory = fill_in(config_.directory, values),
                      .socket = values.socket,
                      .command = command_of(config_, values),
                      .environment = environment_of(config_, values, supervisor_.environment_)};

@@ -52,6 +52,10 @@ bool look_until(Loop& loop, Condition&& condition) {
     return held;
 }
 
+// Lets time pass that nobody waits for: what is due by then happens now. The loop's own clock catches up only
+// when that time has really passed, so whatever is armed after this comes late, or with the next pass().
+inline void pass(Loop& loop, Duration time) { loop.turn().run(loop.now() + time); }
+
 // A folder that is removed, with all that is in it, at the end of the test.
 class Folder {
   public:
