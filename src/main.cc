@@ -17,6 +17,7 @@
 #include "config/load.h"
 #include "config/memory_bound.h"
 #include "config/unsupported.h"
+#include "workers/guard.h"
 
 namespace penstock {
 namespace {
@@ -100,6 +101,7 @@ int execute(const StatusCommand& command) {
 }  // namespace penstock
 
 int main(int argc, char** argv) {
+    if (penstock::is_guard(argc, argv)) return penstock::guard_main();
     penstock::fill_standard_descriptors();
     try {
         auto command = penstock::parse_command_line({argv + 1, argv + argc});

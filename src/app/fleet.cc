@@ -61,8 +61,14 @@ class ServerProbe final : public Task {
     bool told_alive_ = false;
 };
 
-Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book)
-    : loop_(loop), park_(park), post_(post), book_(book), tick_(*this) {
+Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, Task& stopped)
+    : loop_(loop),
+      park_(park),
+      post_(post),
+      book_(book),
+      stopped_(stopped),
+      supervisor_(loop, *this),
+      tick_(*this) {
     loop_.turn().mark(*this);
 }
 
@@ -80,13 +86,18 @@ Result<> Fleet::add(const Upstream& settings) {
         added.requests_per_connection = settings.circuit_breaker.max_requests_per_connection;
         return added;
     };
-    if (settings.workers)
+    if (settings.workers) {
+        auto first = supervisor_.add(settings.name, *settings.workers);
+        if (!first)
+            return failure(fmt::format("upstreams.{}.workers: {}", settings.name, first.error().message));
         for (uint32_t i = 0; i < settings.workers->count; ++i) {
             BackendRules rules;
             rules.slots = settings.concurrency;
             rules.spawned = true;
-            add_backend(fmt::format("{}/{}", settings.name, i), rules);
+            Backend& backend = add_backend(fmt::format("{}/{}", settings.name, i), rules);
+            places_.push_back({&upstream, backend.id()});
         }
+    }
     for (const Server& server : settings.servers) {
         auto address = socket_address(server.address);
         if (!address) return failure(fmt::format("upstreams.{}: {}", settings.name, address.error().message));
@@ -135,12 +146,72 @@ void Fleet::act(const Action& action, Time now) {
             if (action.kind == Action::Kind::probe) probe->start(action.generation, now);
             return;
         }
-    if (!orders_) return;
+    auto place = std::ranges::find_if(places_, [&](const Place& p) { return p.backend == action.backend; });
+    if (place == places_.end()) return;
+    Worker& worker = supervisor_.worker(WorkerId{static_cast<uint32_t>(place - places_.begin())});
     switch (action.kind) {
-        case Action::Kind::probe: return orders_->probe(action.backend, action.generation);
-        case Action::Kind::restart: return orders_->restart(action.backend, action.generation);
-        case Action::Kind::stop: return orders_->stop(action.backend, action.generation);
+        case Action::Kind::probe: {
+            // A Suspect one gets no new work, so a slot that is free now stays free for the question.
+            Lease slot = park_.probe(action.backend, now);
+            worker.check(action.generation, !slot);
+            if (!slot) return;
+            Wakes wakes;
+            park_.finish(slot, {Outcome::unused, Keep::closed}, now, wakes);
+            return deliver(park_, wakes, now, post_);
+        }
+        case Action::Kind::restart: return worker.restart_by_force(action.generation);
+        case Action::Kind::stop: return worker.drained(action.generation);
         case Action::Kind::forget: return;  // nothing is removed yet while we run
+    }
+}
+
+void Fleet::worker_news(WorkerId worker, const BackendNews& news, const Address& address) {
+    const Place& place = places_[static_cast<size_t>(worker)];
+    if (news.event == BackendNews::Event::starting)
+        if (auto at = socket_address(address))
+            place.upstream->backend(place.backend).set_address(news.generation, *at);
+    tell(place.backend, news);
+}
+
+uint64_t Fleet::requests_of(WorkerId worker, uint32_t generation) {
+    const Place& place = places_[static_cast<size_t>(worker)];
+    return place.upstream->backend(place.backend).served(generation);
+}
+
+void Fleet::shut_down() {
+    if (places_.empty()) return workers_stopped();
+    supervisor_.shut_down();
+}
+
+void Fleet::workers_stopped() {
+    is_stopped_ = true;
+    loop_.turn().mark(stopped_);
+}
+
+void Fleet::describe_workers(Status& status) {
+    for (const WorkerView& from : supervisor_.view()) {
+        auto at = std::ranges::find_if(status.upstreams,
+                                       [&](const UpstreamStatus& u) { return u.name == from.upstream; });
+        if (at == status.upstreams.end()) continue;
+        WorkerStatus& to = at->workers.emplace_back();
+        to.name = from.name;
+        to.index = from.index;
+        to.pid = from.pid;
+        to.state = to_string(from.state);
+        to.generation = from.generation;
+        to.restarts = from.starts > 0 ? static_cast<uint32_t>(from.starts - 1) : 0;
+        to.rss_bytes = from.rss_bytes;
+        at->worker_starts += from.starts;
+        for (size_t i = 0; i < worker_exits; ++i) {
+            if (from.exits[i] == 0) continue;
+            std::string_view reason = to_string(static_cast<WorkerExit>(i));
+            auto known = std::ranges::find_if(at->worker_exits,
+                                              [&](const ExitCount& e) { return e.reason == reason; });
+            if (known == at->worker_exits.end())
+                at->worker_exits.push_back({std::string(reason), from.exits[i]});
+            else
+                known->count += from.exits[i];
+        }
     }
 }
 
@@ -169,6 +240,7 @@ void Fleet::describe(Status& status, Time now) {
             out.connections = b.dialing + b.busy + b.idle + b.closing;
         }
     }
+    describe_workers(status);
 }
 
 }  // namespace penstock

@@ -1,6 +1,6 @@
 // The Fleet is every upstream of the process with its backends, seen from the main thread: it makes them
 // known to the park, does what the park asks for (tick), and finds out whether a suspect server is alive.
-// Workers are the supervisor's; the fleet passes on what the park asks of them.
+// The supervisor's workers are backends too; the fleet carries the news of one to the other.
 //
 // It outlives the data loops. The park and the main loop outlive it.
 #pragma once
@@ -13,30 +13,22 @@
 #include "base/error.h"
 #include "net/loop.h"
 #include "proxy/upstream.h"
-#include "workers/probe.h"
+#include "workers/supervisor.h"
 
 namespace penstock {
 
 class ServerProbe;
 
-// What the park asks about workers.
-class WorkerOrders {
+class Fleet final : public Task, WorkerEvents {
   public:
-    virtual void probe(BackendId backend, uint32_t generation) = 0;    // is it alive?
-    virtual void restart(BackendId backend, uint32_t generation) = 0;  // by force
-    virtual void stop(BackendId backend, uint32_t generation) = 0;     // it is drained
-
-  protected:
-    ~WorkerOrders() = default;
-};
-
-class Fleet final : public Task {
-  public:
-    Fleet(Loop& loop, Park& park, Post& post, StatsBook& book);
+    // `stopped` is marked when shut_down() is through.
+    Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, Task& stopped);
     ~Fleet();
 
     Result<> add(const Upstream& settings);
-    void take_orders(WorkerOrders* orders) { orders_ = orders; }
+    void start_workers() { supervisor_.start(); }
+    void shut_down();  // of the workers
+    bool is_stopped() const { return is_stopped_; }
     std::vector<LiveUpstream*> upstreams() const;
 
     // Any news of a backend goes through here.
@@ -46,15 +38,27 @@ class Fleet final : public Task {
 
   private:
     friend class ServerProbe;
+    struct Place {  // of a worker
+        LiveUpstream* upstream;
+        BackendId backend;
+    };
+
+    void worker_news(WorkerId worker, const BackendNews& news, const Address& address) override;
+    uint64_t requests_of(WorkerId worker, uint32_t generation) override;
+    void workers_stopped() override;
     void act(const Action& action, Time now);
+    void describe_workers(Status& status);
 
     Loop& loop_;
     Park& park_;
     Post& post_;
     StatsBook& book_;
-    WorkerOrders* orders_ = nullptr;
+    Task& stopped_;
+    Supervisor supervisor_;
     std::vector<std::unique_ptr<LiveUpstream>> upstreams_;
     std::vector<std::unique_ptr<ServerProbe>> probes_;
+    std::vector<Place> places_;  // by WorkerId
+    bool is_stopped_ = false;
     Deadline tick_;
 };
 

@@ -91,6 +91,7 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     Deadline drained_by_;
     bool draining_ = false;
     bool cut_ = false;
+    bool stopping_workers_ = false;
     bool done_ = false;
 };
 
@@ -100,7 +101,7 @@ RunningServer::RunningServer(const Config& config)
       park_(config.threads, std::random_device{}()),
       memory_(config.limits.memory, config.threads),
       shared_{park_, *this, memory_, book_, nullptr},
-      fleet_(loop_, park_, *this, book_),
+      fleet_(loop_, park_, *this, book_, *this),
       pages_(book_.series(), *this),
       drained_by_(*this) {
     loop_.take_wakes(this);
@@ -176,6 +177,7 @@ Result<> RunningServer::start() {
     if (auto opened = open_listeners(); !opened) return opened;
     if (auto opened = open_admin(); !opened) return opened;
     start_threads();
+    fleet_.start_workers();
     for (const std::string& listener : listeners_) log::info("listening on {}", listener);
     if (admin_) log::info("admin on {}", admin_->address());
     return {};
@@ -266,7 +268,11 @@ void RunningServer::run(Time now) {
     }
     bool idle = true;
     for (auto& station : stations_) idle &= station->data->finished();
-    if (idle) done_ = true;
+    if (idle && !stopping_workers_) {
+        stopping_workers_ = true;
+        fleet_.shut_down();
+    }
+    if (fleet_.is_stopped()) done_ = true;
 }
 
 void RunningServer::stop_threads() {

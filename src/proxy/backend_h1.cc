@@ -311,6 +311,7 @@ bool BackendH1::may_be_pooled() const {
 
 void BackendH1::pool_or_close(const Ended& ended, bool wanted, Time now) {
     ++served_;
+    if (response_complete_) upstream_.backend(backend_).count_served();
     // The generation that the connection belongs to is over: nobody counts it any more.
     if (!wanted || !ended.keep) return close();
     state_ = State::idle;

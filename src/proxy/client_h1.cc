@@ -45,7 +45,8 @@ void ClientH1::fill() {
     if (state_ == State::head) fill_head();
     if (state_ == State::exchange) fill_body();
     if (state_ == State::skipping) fill_body();
-    if (state_ == State::finishing || state_ == State::cutting || state_ == State::closed) channel_.discard_input();
+    if (state_ == State::finishing || state_ == State::cutting || state_ == State::closed)
+        channel_.discard_input();
 }
 
 // Dead is a hang-up, always. A FIN is one too where the request is incomplete, or where the configuration
@@ -318,8 +319,8 @@ void ClientH1::write_end() {
     response.send_to(Progress::complete);
 }
 
-// The response cannot be completed, and the client must be able to tell: what we have goes out, and then there is
-// no final chunk, or too few bytes; where the end of the connection is the end of the body, a reset.
+// The response cannot be completed, and the client must be able to tell: what we have goes out, and then
+// there is no final chunk, or too few bytes; where the end of the connection is the end of the body, a reset.
 void ClientH1::cancel(Cause cause, Time now) {
     exchange_ = nullptr;
     bool takes_nothing = cause == Cause::write_timeout || cause == Cause::client_stall;
@@ -423,8 +424,11 @@ void ClientH1::run(Time now) {
             return;
         }
         case State::cutting:
-            if (channel_.output_bytes() == 0 || channel_.dead() || channel_.write_failed() || deadline_.expired()) close();
-            else channel_.tell_when_drained();
+            if (channel_.output_bytes() == 0 || channel_.dead() || channel_.write_failed() ||
+                deadline_.expired())
+                close();
+            else
+                channel_.tell_when_drained();
             return;
         case State::skipping:
             if (is_gone() || deadline_.expired()) return close();

@@ -191,7 +191,8 @@ void Exchange::take(Admission&& admission, Time now) {
         case Admission::Kind::refused:
             if (queued_ < Duration::zero() && step_ == Step::queued) queued_ = now - asked_;
             // A request that was to be tried again, and cannot be: what failed first is the truth.
-            return answer(tried_ == Cause::none ? cause_of(admission.refusal) : tried_, now, admission.retry_after);
+            return answer(tried_ == Cause::none ? cause_of(admission.refusal) : tried_, now,
+                          admission.retry_after);
     }
 }
 
@@ -262,7 +263,8 @@ void Exchange::relay(Time now) {
 
 bool Exchange::may_retry(const BackendSide& side, Cause cause) const {
     const Retry& retry = upstream_->settings.retry;
-    if (response.has_head() || response.interims_sent() > 0 || client_left || !request.body.replayable()) return false;
+    if (response.has_head() || response.interims_sent() > 0 || client_left || !request.body.replayable())
+        return false;
     if (cause == Cause::connect_failure) return retry.on_connect_failure && attempts_ < retry.attempts;
     if (cause != Cause::backend_reset || side.answer_begun) return false;
     bool idempotent = is_idempotent(request.head.method) || retry.idempotent;
@@ -338,7 +340,9 @@ void Exchange::answer(Cause cause, Time now, uint32_t retry_after) {
 }
 
 // An answer where the client has not seen the head of another one yet; interim ones do not count.
-void Exchange::fail(Cause cause, Time now) { response.sent() == Progress::nothing ? answer(cause, now) : cut(cause, now); }
+void Exchange::fail(Cause cause, Time now) {
+    response.sent() == Progress::nothing ? answer(cause, now) : cut(cause, now);
+}
 
 // The response has begun, and cannot be completed: the client must be able to tell.
 void Exchange::cut(Cause cause, Time now) {

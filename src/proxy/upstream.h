@@ -4,6 +4,7 @@
 // does not know: names, settings, addresses.
 #pragma once
 
+#include <atomic>
 #include <deque>
 #include <mutex>
 #include <optional>
@@ -49,6 +50,13 @@ class Backend {
         std::lock_guard lock(mutex_);
         generation_ = generation;
         address_ = address;
+        served_.store(0, std::memory_order_relaxed);
+    }
+    // Requests that this generation has answered: for workers.recycle.
+    void count_served() { served_.fetch_add(1, std::memory_order_relaxed); }
+    uint64_t served(uint32_t generation) const {
+        std::lock_guard lock(mutex_);
+        return generation == generation_ ? served_.load(std::memory_order_relaxed) : 0;
     }
     std::string address_text() const {
         std::lock_guard lock(mutex_);
@@ -61,6 +69,7 @@ class Backend {
     mutable std::mutex mutex_;
     SocketAddress address_;
     uint32_t generation_ = 0;
+    std::atomic<uint64_t> served_{0};
 };
 
 class LiveUpstream {
