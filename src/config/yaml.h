@@ -17,7 +17,10 @@ struct Place {
     int line = 0;  // both from 1; 0: no place
     int column = 0;
 
-    friend auto operator<=>(const Place&, const Place&) = default;
+    bool operator==(const Place&) const = default;
+    friend bool operator<(const Place& a, const Place& b) {
+        return a.line != b.line ? a.line < b.line : a.column < b.column;
+    }
 };
 
 struct YamlValue {

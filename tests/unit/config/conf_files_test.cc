@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
-#include <regex>
 #include <set>
 #include <sstream>
 
@@ -27,14 +26,26 @@ std::string contents(const std::filesystem::path& path) {
     return text.str();
 }
 
-// The reference with its examples switched on: what stands behind a '#' and is a key or an item of a list.
+// What stands behind the '#' of an example: a key or an item of a list, as prose is not.
+bool is_example(std::string_view text) {
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    if (text.starts_with("- ")) return true;
+    size_t colon = text.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_");
+    return colon != text.npos && colon > 0 && text[colon] == ':';
+}
+
+// The reference with its examples switched on.
 std::string reference_with_examples() {
-    static const std::regex example("^( *)#( *([a-z][a-z0-9_]*:|- +[a-z{]))");
     std::stringstream lines(contents(conf() / "reference.yaml"));
     std::string out;
     for (std::string line; std::getline(lines, line);) {
         if (line.find("tcp: true") != std::string::npos) continue;  // stands for what path does
-        out += std::regex_replace(line, example, "$1$2") + "\n";
+        size_t hash = line.find_first_not_of(' ');
+        if (hash != std::string::npos && line[hash] == '#' &&
+            is_example(std::string_view(line).substr(hash + 1))) {
+            line.erase(hash, 1);
+        }
+        out += line + "\n";
     }
     return out;
 }
@@ -43,7 +54,8 @@ std::string reference_with_examples() {
 void write_with_stranger(const YamlTree& tree, uint32_t index, std::string& out) {
     const YamlValue& value = tree[index];
     if (value.kind == YamlValue::Kind::scalar) {
-        out += fmt::format("\"{}\"", std::regex_replace(value.text, std::regex("\""), "\\\""));
+        REQUIRE(value.text.find_first_of("\"\\") == std::string::npos);  // needs no escaping
+        out += fmt::format("\"{}\"", value.text);
     } else if (value.kind == YamlValue::Kind::list) {
         out += "[";
         for (uint32_t item : value.items) {
