@@ -94,6 +94,23 @@ TEST_CASE("nothing that a client sends gets out of its field") {
     CHECK(target.ends_with("\u00ff"));
 }
 
+TEST_CASE("a byte that needs an escape is found wherever it stands") {
+    for (int c = 1; c < 256; ++c)
+        for (size_t at = 0; at < 20; ++at) {
+            std::string value(20, 'x');
+            value[at] = static_cast<char>(c);
+            AccessRecord r;
+            r.target = value;
+            auto json = nlohmann::json::parse(line_of(r, LogFormat::json));
+            std::string shown = json["target"];
+            // A lone byte beyond ASCII shows as the character of that number, which has two bytes.
+            std::string expected = c < 0x80 ? value
+                                            : value.substr(0, at) + static_cast<char>(0xc0 | c >> 6) +
+                                                  static_cast<char>(0x80 | (c & 0x3f)) + value.substr(at + 1);
+            REQUIRE(shown == expected);
+        }
+}
+
 TEST_CASE("the longest values in their worst form fit the bound, and say that they were cut") {
     std::string huge(100'000, '\x80');
     AccessRecord r = usual_record();
