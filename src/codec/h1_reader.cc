@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cassert>
 #include <cstring>
 
 #include "http/chars.h"
@@ -55,7 +54,6 @@ Rule parse_version(std::string_view text, Version& version) {
     return well_formed ? Rule::version_unsupported : Rule::version_invalid;
 }
 
-// `at` is where the line begins in the head's text.
 Rule parse_request_line(std::string_view line, Head& head) {
     size_t i = 0;
     while (i < line.size() && chars::is(line[i], chars::token)) i++;

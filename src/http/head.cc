@@ -124,7 +124,7 @@ bool HeadBuilder::append(std::string_view text, uint32_t& at) {
     if (size > text_room_ || !text_) {
         text_room_ = std::max({512u, size, 2 * text_room_});
         auto* grown = static_cast<char*>(arena_.allocate(text_room_, 1));
-        if (head_.text_size) std::memcpy(grown, text_, head_.text_size);
+        if (text_) std::memcpy(grown, text_, head_.text_size);
         head_.text = text_ = grown;
     }
     if (!text.empty()) std::memcpy(text_ + head_.text_size, text.data(), text.size());

@@ -152,10 +152,7 @@ class Oracle {
         const char* end = p + bytes_.size();
         while (p < end) {
             llhttp_errno_t error = llhttp_execute(&parser_, p, size_t(end - p));
-            if (error == HPE_OK) {
-                p = end;
-                break;
-            }
+            if (error == HPE_OK) break;
             const char* at = llhttp_get_error_pos(&parser_);
             if (error == HPE_PAUSED) {
                 // The pause at a message's end comes with the position of its last byte or of the one behind.
