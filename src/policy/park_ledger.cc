@@ -112,8 +112,9 @@ Ended ParkState::finish(Lease& lease, End end) {
         const bool used = w.state != Work::State::held && w.state != Work::State::probing;
         assert(used || w.state == Work::State::probing || end.outcome <= Outcome::connect_failed);
         assert(!used || end.outcome > Outcome::connect_failed);
-        // A stale connection was no service.
-        end_work(w, Ended::By::owner, used && end.outcome != Outcome::stale);
+        // A connection that ended before any answer says nothing about how long a request takes.
+        const bool was_served = end.outcome != Outcome::stale && end.outcome != Outcome::early_close;
+        end_work(w, Ended::By::owner, used && was_served);
     }
     ended.by = w.by;
     ended.held = w.ended - w.began;
