@@ -11,6 +11,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 pytest.register_assert_rewrite("lib.checks", "lib.wire", "lib.backends", "lib.proxy")
 
 from lib.backends import EchoBackend, ScriptedBackend  # noqa: E402
+from lib.desk import desk  # noqa: E402, F401 (a fixture)
 from lib.proxy import Penstock, one_upstream, program  # noqa: E402
 
 def pytest_sessionstart(session):

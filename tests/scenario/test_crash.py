@@ -80,7 +80,7 @@ def test_requests_wait_for_the_only_worker_to_come_back(workers, desk):
 
 
 def test_a_request_that_may_be_repeated_and_was_not_answered_goes_to_another_worker(workers, desk):
-    proxy = workers(count=2, retry={"attempts": 1, "budget": "100%"})
+    proxy = workers(count=2, retry={"attempts": 1})
     client = proxy.connect().get("/safe")
     victim = desk.next_job()
     kill(victim["pid"])
@@ -100,7 +100,7 @@ def test_a_post_is_never_repeated_by_itself(workers, desk):
 
 
 def test_a_post_is_repeated_where_the_configuration_says_that_it_may_be(workers, desk):
-    proxy = workers(count=2, retry={"attempts": 1, "idempotent": True, "budget": "100%"})
+    proxy = workers(count=2, retry={"attempts": 1, "idempotent": True})
     client = proxy.connect().post("/again", "body")
     kill(desk.next_job()["pid"])
     again = desk.next_job()

@@ -61,14 +61,6 @@ def test_hang_ups_leave_such_a_server_usable(one_at_a_time, desk):
     assert desk.most_at_once() <= 1
 
 
-def test_a_readiness_probe_does_not_block_such_a_server(one_at_a_time):
-    """The probe's connection has been closed when the first request comes; a health check of a busy server is left
-    out, and one of an idle server ends before the slot is given away."""
-    proxy = one_at_a_time(health_check={"path": "/health", "interval": "10ms"})
-    run = hey(f"http://{proxy.address}/", 150, c=6)
-    assert run.counts() == {200: 150}
-
-
 def ab(url, *options):
     ended = subprocess.run(["ab", *options, url], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

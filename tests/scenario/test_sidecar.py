@@ -1,5 +1,6 @@
 """Workers: how they are started, watched, heard, replaced and ended."""
 import os
+import re
 import signal
 
 import pytest
@@ -101,8 +102,9 @@ def test_no_descriptor_of_penstock_reaches_a_worker(sidecar, desk):
 
 def test_signals_are_as_a_new_process_expects_them(sidecar, desk):
     proxy = sidecar({"command": f"grep -E '^Sig(Ign|Blk)' /proc/self/status; exec {' '.join(desk.command())}"})
-    assert int(proxy.wait_log(r"SigIgn:\s+([0-9a-f]+)").group(1), 16) == 0
-    assert int(proxy.wait_log(r"SigBlk:\s+([0-9a-f]+)").group(1), 16) == 0
+    for name in ("Ign", "Blk"):
+        signals = int(proxy.wait_log(rf"Sig{name}:\s+([0-9a-f]+)").group(1), 16)
+        assert signals & ~(0b11 << 31) == 0, "32 and 33 belong to the C library, whose posix_spawn ignores them"
 
 
 # ---- until they are ready
@@ -132,17 +134,20 @@ def test_a_request_does_not_wait_longer_than_start_timeout_for_the_first_worker(
     assert answer["x-penstock-reason"].split()[0].strip(":;,") in ("no_backend", "queue_timeout")
 
 
-def test_a_worker_that_never_becomes_ready_is_given_up_with_a_report_and_started_again(sidecar, desk):
-    desk.answer_starts = {"say": ["loading the model", "model.onnx: no such file"]}
-    proxy = sidecar({"ready": {"path": "/broken", "interval": "10ms", "timeout": "300ms"}})
-    first = desk.next_start()
+def test_a_worker_that_never_becomes_ready_is_given_up_with_a_report_and_started_again(sidecar):
+    proxy = sidecar({"command": "echo loading the model; echo model.onnx: no such file; exec sleep 1000 # ${SOCKET}",
+                     "ready": {"path": "/health", "interval": "10ms", "timeout": "300ms"}})
+    report = proxy.wait_log(r"main/0 \(pid (\d+)\) not ready after 300ms: (.*)")
+    assert "model.onnx: no such file" in report.group(2), "its own last words"
+    proxy.wait_log(r"main/0.* starts: ", skip=1)
+    assert not alive(int(report.group(1)))
 
-    # /broken is a request like any other to held.py, which leaves it to us: nobody answers.
-    report = proxy.wait_log(r"main/0\b.*not ready.*").group(0)
-    assert "/broken" in report, report
-    proxy.wait_log(r"model\.onnx: no such file")
-    second = desk.next_start()
-    assert second["pid"] != first["pid"] and not alive(first["pid"])
+
+def test_the_report_says_what_the_worker_answered_when_it_was_asked_whether_it_is_ready(sidecar, desk):
+    desk.answer_jobs = {"status": "500 Out Of Memory"}
+    proxy = sidecar({"ready": {"path": "/broken", "interval": "10ms", "timeout": "2s"}})
+    report = proxy.wait_log(r"main/0 .*not ready after 2s: (.*)").group(1)
+    assert "/broken" in report and "500" in report and re.search(r"\d+ tries", report), report
 
 
 def test_a_worker_that_exits_while_starting_is_reported_with_its_status_and_its_own_last_lines(sidecar, desk):
@@ -157,8 +162,7 @@ def test_a_worker_that_exits_while_starting_is_reported_with_its_status_and_its_
 
 def test_a_command_that_does_not_exist_is_named_in_the_log(sidecar):
     proxy = sidecar({"command": ["/nonexistent/uvicorn", "${SOCKET}"]})
-    report = proxy.wait_log(r"main/0.*/nonexistent/uvicorn.*").group(0)
-    assert "No such file" in report or "not found" in report or "no such" in report.lower(), report
+    proxy.wait_log(r"main/0.*/nonexistent/uvicorn.*No such file or directory")
 
 
 def test_a_worker_that_is_given_up_leaves_requests_a_clear_answer(sidecar, desk):
@@ -220,10 +224,10 @@ def test_a_worker_is_recycled_after_so_many_requests_and_no_request_is_lost(side
     desk.answer_jobs = {"body": "ok"}
     proxy = sidecar({"recycle": {"requests": 5, "jitter": "0%"}})
     client = proxy.connect()
-    for _ in range(23):
+    while len(desk.counts()) < 5:
         assert client.get().read_response().status == 200
-    done = [seen["done"] for seen in desk.counts().values()]
-    assert sum(done) == 23 and len(done) >= 4 and max(done) <= 6, done
+    done = sorted(seen["done"] for seen in desk.counts().values())
+    assert done[1] >= 5, "each but the last had its five"
     assert desk.most_at_once() == 1
 
 
