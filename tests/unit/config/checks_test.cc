@@ -1,9 +1,9 @@
 // Warnings, what is not supported yet, and the memory bound: what `check` says of a file that could be right.
 #include <doctest/doctest.h>
 
-#include "config/loading.h"
 #include "config/memory_bound.h"
 #include "config/unsupported.h"
+#include "loading.h"
 
 namespace penstock {
 

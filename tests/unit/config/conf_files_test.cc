@@ -6,9 +6,9 @@
 #include <set>
 #include <sstream>
 
-#include "config/loading.h"
 #include "config/unsupported.h"
 #include "config/yaml.h"
+#include "loading.h"
 
 namespace penstock {
 

@@ -2,7 +2,7 @@
 
 #include <doctest/doctest.h>
 
-#include "config/loading.h"
+#include "loading.h"
 
 namespace penstock {
 

@@ -3,7 +3,7 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
-#include "config/loading.h"
+#include "loading.h"
 
 namespace penstock {
 

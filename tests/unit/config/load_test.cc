@@ -1,7 +1,7 @@
 #include <csignal>
 #include <doctest/doctest.h>
 
-#include "config/loading.h"
+#include "loading.h"
 
 namespace penstock {
 
