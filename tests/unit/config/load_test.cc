@@ -21,6 +21,7 @@ Upstream upstream(std::string_view text) {
 
 std::vector<std::string> addresses(const std::vector<Listen>& listen) {
     std::vector<std::string> out;
+    out.reserve(listen.size());
     for (const Listen& one : listen) out.push_back(one.address.text);
     return out;
 }
