@@ -57,7 +57,7 @@ class AdminConnection final : public ChannelUser, public Mortal, public Link<Adm
         turn().mark(*this);
     }
     void run(Time now) override;
-    void reap() override { delete this; }
+    void reap() override { admin_.made_.free(this); }
 
     void close();
 
@@ -194,13 +194,13 @@ Admin::Admin(Loop& loop, int listening_fd, const AdminPages& pages)
       field_room_(admin_limits().fields) {}
 
 Admin::~Admin() {
-    while (AdminConnection* connection = connections_.front()) delete connection;
+    // Those that wait to be reaped, too.
+    made_.for_each([this](AdminConnection& connection) { made_.free(&connection); });
 }
 
 void Admin::accepted(Listener&, int fd, const SocketAddress& from) {
     if (live_ == most_connections) connections_.front()->close();
-    auto* connection = new AdminConnection(*this, fd, from.is_unix());
-    connections_.push_back(*connection);
+    connections_.push_back(*made_.make(*this, fd, from.is_unix()));
     ++live_;
 }
 

@@ -11,6 +11,7 @@
 
 #include "app/admin_pages.h"
 #include "base/list.h"
+#include "base/slab.h"
 #include "codec/h1_reader.h"
 #include "net/channel.h"
 #include "net/listener.h"
@@ -42,6 +43,7 @@ class Admin final : Listener::Taker {
     Loop& loop_;
     const AdminPages& pages_;
     Listener listener_;
+    Slab<AdminConnection> made_;
     List<AdminConnection, AdminTag> connections_;  // the one heard from last is last
     size_t live_ = 0;                              // of those, the buried ones aside
     std::vector<Field> field_room_;

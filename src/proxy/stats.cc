@@ -141,7 +141,11 @@ ModelLabel Stats::learn_model(UpstreamLabel upstream, std::string_view name, uin
     auto found = known.find(name);
     if (found == known.end() && known.size() < StatsBook::models_per_upstream) {
         auto label = ModelLabel(2 + known.size());
-        found = known.emplace(name, std::make_unique<StatsBook::Model>(key, std::string(name), label)).first;
+        found =
+            known
+                .emplace(name,
+                         std::make_unique<StatsBook::Model>(StatsBook::Model{key, std::string(name), label}))
+                .first;
     }
     if (found != known.end()) {
         remember(*found->second);

@@ -106,6 +106,7 @@ TEST_CASE("a scrape may read while threads count and meet new labels, and in the
     FamilyId family = book.family(SeriesKind::counter, "n", "", {"label"});
     constexpr uint64_t rounds = 20'000;
     std::vector<std::thread> threads;
+    threads.reserve(3);
     std::atomic<int> running{3};
     for (int t = 0; t < 3; ++t)
         threads.emplace_back([&book, &running, family] {

@@ -149,6 +149,7 @@ TEST_CASE("loops that count at once, with the same new models, lose nothing") {
     StatsBook book;
     UpstreamLabel ocr = book.upstream("ocr");
     std::vector<std::thread> threads;
+    threads.reserve(3);
     for (int t = 0; t < 3; ++t)
         threads.emplace_back([&book, ocr] {
             Stats stats(book);
