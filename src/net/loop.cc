@@ -23,10 +23,10 @@ event_base* make_base() {
 
 }  // namespace
 
-Loop::Loop(unsigned index)
+Loop::Loop(unsigned index, Time start)
     : index_(index),
       base_(make_base()),
-      turn_(monotonic_now()),
+      turn_(start),
       timer_(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) {
     if (timer_ < 0) throw std::system_error(errno, std::generic_category(), "timerfd_create");
     event_assign(&mail_event_, base_, mailbox_.descriptor(), EV_READ | EV_PERSIST, on_mail, this);

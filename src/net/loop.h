@@ -29,7 +29,8 @@ class Loop {
         ~WakeTaker() = default;
     };
 
-    explicit Loop(unsigned index);
+    // A simulation gives a start, never calls run() and turns turn() by hand.
+    explicit Loop(unsigned index, Time start = monotonic_now());
     ~Loop();
     Loop(const Loop&) = delete;
     Loop& operator=(const Loop&) = delete;

@@ -183,6 +183,11 @@ void Park::describe(ParkView& view, Time now) {
     state_->describe(view);
 }
 
+Ticket::Place Park::place(const Ticket& ticket) {
+    const std::lock_guard lock(mutex_);
+    return ticket.place_;
+}
+
 bool Park::check(std::string* why) {
     const std::lock_guard lock(mutex_);
     return state_->check(nullptr, nullptr, why);

@@ -161,6 +161,7 @@ class Park {
     bool check(std::string* why = nullptr);
     bool check(std::span<const Lease* const> leases, std::span<const Ticket* const> waiting,
                std::string* why);
+    Ticket::Place place(const Ticket&);  // for checks; its owner asks with collect()
 
   private:
     friend class Lease;

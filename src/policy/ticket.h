@@ -99,6 +99,8 @@ struct Owed : Link<OwedTag> {
 
 class Ticket : Link<QueueTag>, Owed {
   public:
+    enum class Place : uint8_t { out, waiting, granted, refused };
+
     // The owner sets these while the ticket is Out, and leaves them alone until it is Out again.
     UpstreamId upstream = UpstreamId::none;
     uint64_t bytes = 0;     // of its body that wait with it
@@ -114,7 +116,6 @@ class Ticket : Link<QueueTag>, Owed {
     template <class, class>
     friend class List;
     friend struct ParkState;
-    enum class Place : uint8_t { out, waiting, granted, refused };
 
     bool is_restricted() const { return !excluded.empty(); }
 

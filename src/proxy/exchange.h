@@ -85,6 +85,7 @@ class Exchange final : public Task, public Mortal {
     Waiting waiting() const;
     const Ticket& ticket() const { return ticket_; }
     const Lease& lease() const { return lease_; }
+    const Deadline& deadline() const { return step_deadline_; }  // of what it waits for
 
   private:
     void arrive(Time now);
