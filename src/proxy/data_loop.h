@@ -68,7 +68,8 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     uint64_t random() { return random_(); }
     AccessLines* access_log() { return access_.get(); }
     std::span<Field> field_room() { return field_room_; }
-    Connector& connector() { return *this; }
+    Connector& connector() { return *connector_; }
+    void connect_through(Connector& other) { connector_ = &other; }  // a simulation's
 
     void post(Wakes& wakes, Time now) { deliver(shared_.park, wakes, now, shared_.post); }
 
@@ -103,6 +104,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     std::vector<Field> field_room_;
     std::mt19937_64 random_;
     BackendPool pool_;
+    Connector* connector_ = this;
     Slab<Exchange> exchanges_;
     Slab<ClientH1> clients_;
     Slab<BackendH1> backends_;
