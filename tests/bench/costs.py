@@ -70,8 +70,8 @@ class CountedAllocations:
 
 def warm_proxy(environment=None, **upstream):
     backend = EchoBackend()
-    proxy = Penstock({"upstreams": {"main": {"servers": [{"address": backend.address}], **upstream}}, "threads": 1},
-                     environment=environment)
+    proxy = Penstock({"upstreams": {"main": {"servers": [{"address": backend.address}], **upstream}}, "threads": 1,
+                      "access_log": {"path": "access.log"}}, environment=environment)      # in its own folder
     client = proxy.connect()
     exchanges(client, 500)
     return backend, proxy, client

@@ -224,7 +224,8 @@ def test_an_orderly_end_leaves_no_process_of_any_family_either(penstock, desk, c
 
 @pytest.mark.parametrize("command", families.values(), ids=families)
 def test_kill_9_of_a_worker_takes_its_children_with_it_before_the_next_one_starts(penstock, desk, command):
-    proxy = penstock({"upstreams": {"main": {"workers": desk.stub(command, restart={"backoff": "10ms"})}}})
+    proxy = penstock({"upstreams": {"main": {"workers": desk.stub(command, restart={"backoff": "10ms"},
+                                                             stop={"grace": "200ms"})}}})
     wait_ready(proxy, 1)
     worker, = proxy.upstream()["workers"]
     family = [worker["pid"], *descendants(worker["pid"])]

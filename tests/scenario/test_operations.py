@@ -156,7 +156,7 @@ class Unread(Penstock):
         def until_it_listens():
             for line in stream:
                 yield line
-                if b"listening on" in line:
+                if b"admin on" in line:
                     self.listen_again.wait()
         return super()._read(until_it_listens(), into)
 

@@ -87,7 +87,7 @@ def test_run_refuses_a_wrong_file_in_the_same_words(check, tmp_path):
 
 
 def test_an_environment_variable_that_is_not_set_is_an_error_and_one_that_is_set_is_filled_in(check, monkeypatch):
-    text = valid.replace("64MiB", "${ROOM_FOR_BODIES}")
+    text = valid.replace("64MiB", '"${ROOM_FOR_BODIES}"')
     ended = check(text)
     assert ended.returncode != 0 and "ROOM_FOR_BODIES" in ended.said
     monkeypatch.setenv("ROOM_FOR_BODIES", "32MiB")

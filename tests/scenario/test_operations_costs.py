@@ -17,12 +17,13 @@ kinds = pytest.mark.parametrize("upstream", [{}, {"concurrency": 8}], ids=["unli
 
 
 @pytest.fixture
-def warm(lab):
+def warm(lab, tmp_path):
     """warm(environment, **upstream): (proxy, a client whose connection has seen many exchanges)"""
     def start(environment=None, **upstream):
         backend = lab.backend(EchoBackend)
         proxy = lab.penstock({"upstreams": {"main": {"servers": [{"address": backend.address}], **upstream}},
-                              "threads": 1}, environment=environment)
+                              "threads": 1, "access_log": {"path": str(tmp_path / "access.log")}},
+                             environment=environment)
         client = proxy.connect()
         exchanges(client, 500)
         return proxy, client
@@ -36,7 +37,7 @@ def test_a_warm_exchange_makes_at_most_four_data_system_calls_and_none_to_manage
     # A hundredth more is left to what time brings: a log that is flushed, a timer.
     assert sum(number for name, number in calls.items() if name in data_calls) <= 4.01 * count, calls
     assert calls.get("epoll_ctl", 0) + calls.get("timerfd_settime", 0) <= count / 100, calls
-    assert calls.get("futex", 0) <= count / 100, calls
+    assert calls.get("futex", 0) <= count / 20, calls      # the writer of the log, woken now and then
 
 
 @kinds

@@ -2,6 +2,7 @@
 import collections
 import csv
 import subprocess
+import tempfile
 from dataclasses import dataclass
 
 
@@ -58,13 +59,17 @@ class Hey:
 
     def __init__(self, url, n=None, **options):
         self.asked = n
+        self.output = tempfile.TemporaryFile("w+")      # a pipe would fill and stop it while nobody reads
         self.process = subprocess.Popen(hey_command(url, n, **options), stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                                        stdout=self.output, stderr=subprocess.STDOUT)
 
     def result(self):
-        output, complaints = self.process.communicate()
-        assert self.process.returncode == 0, complaints
-        return Run(output, self.asked)
+        code = self.process.wait()
+        with self.output as output:
+            output.seek(0)
+            said = output.read()
+        assert code == 0, said
+        return Run(said, self.asked)
 
 
 def hey(url, n=None, **options):
