@@ -52,7 +52,10 @@ void Probe::ask(Question question) {
     Dialed dialed = dial(*address);
     socket_ = Descriptor(dialed.fd);
     if (dialed.error == EINPROGRESS) return wait_for(EV_WRITE);
-    if (dialed.error == EAGAIN) return finish(false, "connect: its backlog is full");
+    if (dialed.error == EAGAIN) {
+        outcome_.is_busy = true;
+        return finish(question_.path.empty(), "connect: its backlog is full");
+    }
     if (dialed.error) return finish(false, fmt::format("connect: {}", std::strerror(dialed.error)));
     connected();
 }
@@ -92,12 +95,7 @@ void Probe::on_event(int, short, void* self) {
 }
 
 void Probe::run(Time) {
-    if (deadline_.expired()) {
-        std::string after = format_duration(question_.timeout);
-        if (step_ == Step::body) return end_of_file();  // it has answered; its end is its own affair
-        return finish(false, step_ == Step::connecting ? fmt::format("connect: nothing in {}", after)
-                                                       : fmt::format("{}: no answer in {}", get(), after));
-    }
+    if (deadline_.expired()) return time_is_up();
     switch (step_) {
         case Step::idle: break;
         case Step::connecting:
@@ -110,6 +108,14 @@ void Probe::run(Time) {
         case Step::head:
         case Step::body: receive(); break;
     }
+}
+
+void Probe::time_is_up() {
+    std::string after = format_duration(question_.timeout);
+    if (step_ == Step::body) return end_of_file();  // it has answered; its end is its own affair
+    if (step_ == Step::connecting) return finish(false, fmt::format("connect: nothing in {}", after));
+    outcome_.is_busy = true;
+    finish(false, fmt::format("{}: no answer in {}", get(), after));
 }
 
 void Probe::connected() {

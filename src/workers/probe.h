@@ -29,7 +29,10 @@ class Probe final : Task {
     struct Outcome {
         bool is_good = false;
         bool accepted = false;  // the connection; also where the answer was no good
-        std::string text;       // what happened: "connect: Connection refused", "GET /ready -> 503"
+        // Somebody is there and has no time for us: no answer in time, or its backlog is full (which is good
+        // enough where no answer was asked for).
+        bool is_busy = false;
+        std::string text;  // what happened: "connect: Connection refused", "GET /ready -> 503"
     };
 
     Probe(Loop& loop, Task& owner);
@@ -49,6 +52,7 @@ class Probe final : Task {
     void run(Time now) override;
     static void on_event(int, short, void* self);
     void wait_for(short what);
+    void time_is_up();
     void connected();
     void send();
     void receive();

@@ -16,6 +16,10 @@ namespace penstock {
 
 namespace {
 
+// A process that is killed closes its connections before its listening socket, and its exit is seen last: who
+// asks too soon is let in by a dead worker.
+constexpr Duration dying_time = 30ms;
+
 // One try of a probe while a worker starts. Long, because a server may accept early and answer when its model
 // is loaded, and then is ready at that very moment.
 constexpr Duration ready_try = 10s;
@@ -92,10 +96,11 @@ void Worker::restart_by_force(uint32_t generation) {
 }
 
 void Worker::check(uint32_t generation, bool only_connect) {
-    if (generation != generation_ || state_ != WorkerState::ready || asked_) return;
-    if (suspect_since_ == never) suspect_since_ = supervisor_.loop_.now();
+    if (generation != generation_ || state_ != WorkerState::ready || asked_ || probe_timer_.is_armed()) return;
+    Time now = supervisor_.loop_.now();
+    if (suspect_since_ == never) suspect_since_ = now;
     only_connect_ = only_connect;
-    ask();
+    supervisor_.loop_.turn().arm(probe_timer_, now + dying_time);
 }
 
 void Worker::shut_down() {
@@ -213,6 +218,7 @@ Result<GuardTask> Worker::prepare() {
 void Worker::became_ready(Time now) {
     start_took_ = now - journey_.begun();
     ready_since_ = now;
+    rss_ = memory_below(process_->guard_pid());
     why_.clear();
     state_timer_.disarm();
     enter(WorkerState::ready);
@@ -270,7 +276,7 @@ void Worker::look_at_probe(Time now) {
         if (outcome.is_good) return became_ready(now);
         journey_.tried(outcome.text);
     } else {
-        if (outcome.is_good) {
+        if (outcome.is_good || outcome.is_busy) {  // busy is not dead
             suspect_since_ = never;
             return tell(BackendNews::Event::alive);
         }

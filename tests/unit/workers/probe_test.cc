@@ -205,7 +205,9 @@ TEST_CASE("a unix socket whose backlog is full does not block") {
     Asker asker;
     auto outcome = asker.ask(address, "/ready");
     CHECK_FALSE(outcome.is_good);
+    CHECK(outcome.is_busy);
     CHECK(outcome.text == "connect: its backlog is full");
+    CHECK(asker.ask(address, "").is_good);  // somebody listens: no more was asked
 }
 
 TEST_CASE("a server that closes without an answer, or answers rubbish, is not good") {
@@ -260,6 +262,7 @@ TEST_CASE("no answer in time is no good and closes the connection") {
     server.join();
     CHECK_FALSE(outcome.is_good);
     CHECK(outcome.accepted);
+    CHECK(outcome.is_busy);
     CHECK(outcome.text == "GET /ready: no answer in 50ms");
     CHECK(closed);
 }

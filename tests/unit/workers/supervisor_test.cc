@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <vector>
 
+#include "net/socket.h"
 #include "scaffold.h"
 #include "workers/process_tree.h"
 
@@ -443,6 +444,20 @@ TEST_CASE("a suspect worker that answers is told as alive") {
         REQUIRE(house.happens("0:1 alive"));
         CHECK(house.news.size() == 1);
     }
+}
+
+TEST_CASE("a suspect worker that is busy with something else is not taken for dead") {
+    House house;
+    house.start();
+    REQUIRE(house.happens("0:1 ready"));
+    // It serves one connection at a time: while this one says nothing, nobody else gets an answer.
+    Dialed silent = dial(*socket_address(house.addresses[WorkerId{0}]));
+    Descriptor owner(silent.fd);
+    REQUIRE(silent.error == 0);
+    house.one().check(1, false);
+    pass(house.loop, 10s);
+    REQUIRE(house.happens("0:1 alive"));
+    CHECK(house.count("0:1 probe_failed") == 0);
 }
 
 TEST_CASE("a suspect worker that does not answer as it should is asked again until it does") {
