@@ -83,6 +83,7 @@ Result<> Fleet::add(const Upstream& settings) {
     auto add_backend = [&](std::string name, const BackendRules& rules) -> Backend& {
         BackendId backend = park_.add_backend(id, rules, now, wakes);
         Backend& added = upstream.add_backend(std::move(name), backend);
+        added.spawned = rules.spawned;
         added.requests_per_connection = settings.circuit_breaker.max_requests_per_connection;
         return added;
     };

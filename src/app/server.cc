@@ -270,6 +270,8 @@ void RunningServer::run(Time now) {
     for (auto& station : stations_) idle &= station->data->finished();
     if (idle && !stopping_workers_) {
         stopping_workers_ = true;
+        drained_by_.disarm();
+        log::info("drained");
         fleet_.shut_down();
     }
     if (fleet_.is_stopped()) done_ = true;

@@ -4,6 +4,7 @@
 
 #include "codec/h1_writer.h"
 #include "http/forward.h"
+#include "http/upgrade.h"
 #include "proxy/data_loop.h"
 #include "proxy/reply.h"
 
@@ -100,7 +101,7 @@ void BackendH1::read_response() {
 // False: no more to be read now.
 bool BackendH1::read_head() {
     Head head;
-    switch (reader_.read(channel_.input(), loop_.h1_limits(), asked_, loop_.field_room(), head)) {
+    switch (reader_.read(channel_.input(), loop_.response_limits(), asked_, loop_.field_room(), head)) {
         case ReadStep::need_more: return false;
         case ReadStep::failed: fail(Cause::bad_response); return false;
         case ReadStep::complete: break;
@@ -125,6 +126,11 @@ bool BackendH1::read_head() {
         return true;
     }
     framing_ = reader_.framing();
+    // A tunnel into a protocol that nobody asked for.
+    if (head.status == 101 && exchange_ && !accepts_upgrade(exchange_->request.head, head)) {
+        fail(Cause::bad_response);
+        return false;
+    }
     if (exchange_) {
         Message& response = exchange_->response;
         response.framing = framing_;
@@ -157,12 +163,12 @@ void BackendH1::read_body() {
         }
         bytes = bytes.substr(0, large_chunk_bytes);
         BodyRead read{BodyStep::data, bytes.size(), bytes};
-        if (!framing_.tunnel) read = body_reader_.read(bytes, loop_.h1_limits());
+        if (!framing_.tunnel) read = body_reader_.read(bytes, loop_.response_limits());
         if (read.step == BodyStep::trailers) {
             channel_.consume(read.consumed);
             Head trailers;
-            read =
-                body_reader_.read_trailers(channel_.input(), loop_.h1_limits(), loop_.field_room(), trailers);
+            read = body_reader_.read_trailers(channel_.input(), loop_.response_limits(), loop_.field_room(),
+                                              trailers);
             if (read.step == BodyStep::complete && response && trailers.field_count)
                 response->trailers = copy_head(trailers, exchange_->arena());
             if (read.step == BodyStep::need_more) break;
@@ -186,10 +192,11 @@ void BackendH1::response_done() {
     if (exchange_ && !exchange_->response.is_complete()) exchange_->response.fill_to(Progress::complete);
 }
 
-// Judged only when everything that it sent is read: complete where the end is what completes it.
+// Judged only when everything that it sent is read: complete where the end is what completes it. A reset
+// completes nothing.
 void BackendH1::ended_by_backend() {
-    bool whole = !reading_head_ && !broken_ &&
-                 (framing_.tunnel ? !channel_.dead() : body_reader_.finish() == BodyStep::complete);
+    bool whole = !reading_head_ && !broken_ && !channel_.dead() &&
+                 (framing_.tunnel || body_reader_.finish() == BodyStep::complete);
     if (whole) {
         response_done();
         if (exchange_) loop_.turn().mark(*exchange_);
@@ -323,13 +330,15 @@ void BackendH1::pool_or_close(const Ended& ended, bool wanted, Time now) {
 }
 
 BackendSide::Remains BackendH1::take_remains(Time) {
-    Outcome outcome;
+    Outcome outcome = Outcome::early_close;
     if (!request_begun)
         outcome = connected && reused ? Outcome::unused : Outcome::connect_failed;
-    else if (broken_ && answer_begun)
+    else if (answer_begun)
         outcome = Outcome::cut;
-    else
-        outcome = answer_begun ? Outcome::cut : reused ? Outcome::stale : Outcome::early_close;
+    else if (reused && !upstream_.backend(backend_).spawned)
+        // Closed as we used it: says nothing about a server. A worker of ours is asked whether it lives, else
+        // those who come next meet the same end before its exit is read.
+        outcome = Outcome::stale;
     exchange_ = nullptr;
     Remains remains{std::move(lease_), {outcome, Keep::closing}};
     close();

@@ -98,7 +98,8 @@ void ClientH1::begin_exchange(const Head& head) {
     body_reader_.start(exchange.request.framing);
     if (exchange.request.framing.body == BodyKind::none && !exchange.request.framing.upgrade)
         exchange.request.fill_to(Progress::complete);
-    channel_.pause();  // until the exchange has looked at the head
+    channel_.pause();                  // until the exchange has looked at the head
+    exchange.client_left = is_gone();  // it may have hung up right behind its request
     loop_.turn().mark(exchange);
 }
 

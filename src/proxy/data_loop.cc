@@ -49,11 +49,13 @@ DataLoop::DataLoop(Loop& loop, Shared& shared, const Snapshot& snapshot, uint64_
       memory_(shared.memory),
       stats_(shared.book),
       h1_limits_(limits_of(snapshot.config())),
+      response_limits_(h1_limits_),
       field_room_(h1_limits_.fields),
       random_(seed) {
     if (shared.access_writer)
         access_ =
             std::make_unique<AccessLines>(loop.turn(), *shared.access_writer, config().access_log.format);
+    response_limits_.body_bytes = UINT64_MAX;
     loop_.take_wakes(this);
 }
 

@@ -64,6 +64,8 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     const Snapshot& snapshot() const { return snapshot_; }
     const Config& config() const { return snapshot_.config(); }
     const H1Limits& h1_limits() const { return h1_limits_; }
+    // The same, but for the body: limits.body is what clients may send, a response may stream for ever.
+    const H1Limits& response_limits() const { return response_limits_; }
     BackendPool& pool() { return pool_; }
     uint64_t random() { return random_(); }
     AccessLines* access_log() { return access_.get(); }
@@ -101,6 +103,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     MemoryAccount memory_;
     Stats stats_;
     H1Limits h1_limits_;
+    H1Limits response_limits_;
     std::vector<Field> field_room_;
     std::mt19937_64 random_;
     BackendPool pool_;

@@ -218,14 +218,14 @@ void Exchange::connect(Time now) {
     }
     // Its generation has ended, or the dial failed at once: nothing was sent, and the place is kept.
     Wakes wakes;
-    bool again = outcome == Outcome::unused || attempts_ < upstream_->settings.retry.attempts;
+    const Retry& retry = upstream_->settings.retry;
+    bool again = outcome == Outcome::unused || (retry.on_connect_failure && retry.attempts > 0);
     if (!again) {
         loop_.park().finish(lease_, {outcome, Keep::closed}, now, wakes);
         park_wakes(wakes, now);
         return answer(Cause::connect_failure, now);
     }
     if (outcome != Outcome::unused) {
-        ++attempts_;
         tried_ = Cause::connect_failure;
         ticket_.excluded.add(lease_.backend().index);
     }
@@ -265,7 +265,8 @@ bool Exchange::may_retry(const BackendSide& side, Cause cause) const {
     const Retry& retry = upstream_->settings.retry;
     if (response.has_head() || response.interims_sent() > 0 || client_left || !request.body.replayable())
         return false;
-    if (cause == Cause::connect_failure) return retry.on_connect_failure && attempts_ < retry.attempts;
+    // Nothing was sent, so it was no attempt; the queue's and the request's time bound it.
+    if (cause == Cause::connect_failure) return retry.on_connect_failure && retry.attempts > 0;
     if (cause != Cause::backend_reset || side.answer_begun) return false;
     bool idempotent = is_idempotent(request.head.method) || retry.idempotent;
     if (!side.request_begun) return stale_retries_ == 0 || attempts_ < retry.attempts;
@@ -295,7 +296,7 @@ void Exchange::backend_failed(Time now) {
         ++stale_retries_;
         ticket_.fresh = true;
     } else {
-        ++attempts_;
+        if (cause != Cause::connect_failure) ++attempts_;
         ticket_.excluded.add(index);
     }
     request.send_again();
@@ -370,6 +371,7 @@ void Exchange::leave_backend(Cause cause, Time now) {
 void Exchange::hang_up(Time now) {
     if (cause_ == Cause::none) cause_ = Cause::client_gone;
     logged_status_ = 499;
+    if (step_ == Step::arrived) began_ = now;
     if (step_ == Step::queued && queued_ < Duration::zero()) queued_ = now - asked_;
     leave_backend(Cause::client_gone, now);
     end(now);

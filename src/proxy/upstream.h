@@ -38,6 +38,7 @@ class Backend {
     const std::string& name() const { return name_; }  // an address, or ocr/0 for a worker
     BackendId id() const { return id_; }
     uint32_t requests_per_connection = 0;  // 0: no limit
+    bool spawned = false;                  // a worker of ours
 
     // The address of this generation; nothing where that one is over. Taken for each dial, under a small lock
     // of its own: the main thread sets it before it tells the park that the generation starts.
