@@ -227,7 +227,7 @@ def test_before_a_restart_the_other_requests_of_the_worker_may_finish(one_worker
     left = left_alone(proxy, desk)
     waiting = proxy.connect().get("/waits")        # no new grants to a worker that is stuck
     proxy.wait_queue(1)
-    proxy.wait_status(lambda status: status["upstreams"]["main"]["backends"][0]["state"] != "ready",
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["backends"][0]["why"].startswith("to be restarted"),
                       "the worker to be set aside")
     assert alive(left["pid"])
 
