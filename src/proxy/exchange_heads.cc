@@ -1,0 +1,110 @@
+// What an exchange says of itself: in the head for the backend, in the head for the client, in the log.
+#include <algorithm>
+#include <fmt/format.h>
+
+#include "http/forward.h"
+#include "proxy/data_loop.h"
+#include "proxy/exchange.h"
+#include "proxy/reply.h"
+
+namespace penstock {
+
+const HeadEdit& Exchange::request_edit() {
+    if (has_request_edit_) return request_edit_;
+    has_request_edit_ = true;
+    Head& head = request.head;
+    drop_request_hop(head, request.framing.upgrade);
+    head.drop(FieldId::expect);  // we answered it
+    std::string_view id = head.value_of(FieldId::x_request_id);
+    bool keep_id = is_request_id(id);
+    if (!keep_id) {
+        char* made = arena_.array<char>(32);
+        fmt::format_to(made, "{:016x}{:016x}", loop_.random(), loop_.random());
+        id = {made, 32};
+    }
+    head.drop(FieldId::x_request_id);
+    request_id_ = id;
+    auto* lines = arena_.array<FieldLine>(max_forwarding_fields + 1);
+    ClientFacts facts{client_info.address, client_address_, client_info.secure ? "https" : "http",
+                      client_info.port, client_info.trusted};
+    size_t count = forwarding_fields(head, facts, arena_, lines);
+    lines[count++] = {"x-request-id", id};
+    request_edit_.add = {lines, count};
+    if (request.framing.upgrade) request_edit_.connection = ConnectionWord::upgrade;
+    return request_edit_;
+}
+
+HeadEdit Exchange::response_edit(Time now) {
+    HeadEdit edit;
+    auto* lines = arena_.array<FieldLine>(3);
+    size_t count = 0;
+    if (!request_id_.empty()) lines[count++] = {"x-request-id", request_id_};
+    if (granted_ != Time{}) {
+        char* timing = arena_.array<char>(64);
+        Time answered = first_byte_ == Time{} ? now : first_byte_;
+        auto* end = fmt::format_to_n(timing, 64, "queue;dur={:.1f}, backend;dur={:.1f}",
+                                     seconds(std::max(queued_, Duration::zero())) * 1e3,
+                                     seconds(answered - granted_) * 1e3)
+                        .out;
+        lines[count++] = {"server-timing", {timing, static_cast<size_t>(end - timing)}};
+    }
+    edit.add = {lines, count};
+    edit.drop.add(FieldId::x_request_id);
+    return edit;
+}
+
+void Exchange::log(Time now) {
+    const Head& head = request.head;
+    uint16_t status = logged_status_ ? logged_status_ : response.head.status;
+    RequestEnd ended;
+    ended.upstream = upstream_ ? upstream_->label() : UpstreamLabel::none;
+    ended.route = route_ ? route_->label : RouteLabel::none;
+    ended.model = model_;
+    ended.code = status;
+    ended.whole = now - began_;
+    ended.queue = queued_;
+    if (granted_ != Time{}) {
+        ended.backend = (backend_done_ == Time{} ? now : backend_done_) - granted_;
+        if (first_byte_ != Time{}) ended.first_byte = first_byte_ - granted_;
+    }
+    loop_.stats().request_ended(ended);
+    AccessLines* lines = loop_.access_log();
+    if (!lines) return;
+    AccessRecord record;
+    record.unix_ns = std::chrono::duration_cast<Duration>(
+                         std::chrono::system_clock::now().time_since_epoch() - (now - began_))
+                         .count();
+    record.client = client_address_.empty() ? client_info.address : client_address_;
+    record.method = method_name(head.method);
+    record.host = host_;
+    record.target = head.text ? head.target() : std::string_view();
+    record.protocol = head.version == Version::http2    ? "HTTP/2"
+                      : head.version == Version::http10 ? "HTTP/1.0"
+                                                        : "HTTP/1.1";
+    record.status = status;
+    if (cause_ != Cause::none) record.reason = answer_to(cause_, rule, nullptr).reason;
+    if (rule != Rule::ok) record.rule = rule_name(rule);
+    if (upstream_) record.upstream = upstream_->name();
+    record.backend = backend_name_;
+    if (route_) record.route = route_->name;
+    record.model = model_name_;
+    record.request_id = request_id_;
+    if (cause_ != Cause::none) {
+        record.ended_by = cause_ <= Cause::write_timeout ? "client"
+                          : is_refusal(cause_)           ? "penstock"
+                                                         : "backend";
+        record.step = to_string(waiting_);
+    }
+    record.user_agent = head.text ? head.value_of(FieldId::user_agent) : std::string_view();
+    record.referer = head.text ? head.value_of(FieldId::referer) : std::string_view();
+    record.total = ended.whole;
+    record.queue = ended.queue;
+    record.backend_time = ended.backend;
+    record.first_byte = ended.first_byte;
+    record.request_bytes = request.body.total();
+    record.response_bytes = response.body.total();
+    record.attempts = granted_ == Time{} ? 0U : attempts_ + stale_retries_ + 1U;
+    lines->add(record);
+}
+
+}  // namespace penstock

@@ -1,0 +1,127 @@
+// What an exchange waits for when nothing is to be done, for how long, and whose fault it is when that is
+// over.
+#include <algorithm>
+
+#include "proxy/data_loop.h"
+#include "proxy/exchange.h"
+
+namespace penstock {
+
+std::string_view to_string(Waiting waiting) {
+    switch (waiting) {
+        case Waiting::nothing: return "";
+        case Waiting::client_bytes: return "client_bytes";
+        case Waiting::slot: return "slot";
+        case Waiting::connect: return "connect";
+        case Waiting::backend_bytes: return "backend_bytes";
+        case Waiting::backend_drain: return "backend_drain";
+        case Waiting::client_drain: return "client_drain";
+        case Waiting::tunnel: return "tunnel";
+    }
+    return "";
+}
+
+Waiting Exchange::waiting() const {
+    switch (step_) {
+        case Step::arrived:
+        case Step::collecting: return Waiting::client_bytes;
+        case Step::queued: return Waiting::slot;
+        case Step::connecting: return Waiting::connect;
+        case Step::answered: return Waiting::client_drain;
+        case Step::ended: return Waiting::nothing;
+        case Step::relaying: break;
+    }
+    if (response.tunnel && backend_) return Waiting::tunnel;
+    if (response.is_complete() || !backend_) return Waiting::client_drain;
+    if (!backend_->connected) return Waiting::connect;
+    if (response.body.unsent() > 0 && response.sent() != Progress::nothing) return Waiting::client_drain;
+    if (!request.is_sent() && !response.has_head() && !request.framing.upgrade)
+        return request.body.unsent() > 0 || request.sent() == Progress::nothing ? Waiting::backend_drain
+                                                                                : Waiting::client_bytes;
+    return Waiting::backend_bytes;
+}
+
+Duration Exchange::timeout_of(Waiting what) const {
+    const Limits& limits = loop_.config().limits;
+    switch (what) {
+        case Waiting::client_bytes: return limits.client_body_timeout;
+        case Waiting::client_drain: return limits.client_write_timeout;
+        case Waiting::connect: return route_->timeouts.connect;
+        case Waiting::backend_bytes:
+            return response.has_head() ? route_->timeouts.idle : route_->timeouts.first_byte;
+        case Waiting::backend_drain:
+        case Waiting::tunnel: return route_->timeouts.idle;
+        case Waiting::nothing:
+        case Waiting::slot: break;
+    }
+    return Duration::zero();
+}
+
+// Arms the deadline of what it waits for now: since that began, or since something last moved.
+void Exchange::watch(Time now) {
+    Waiting what = waiting();
+    uint64_t moved = request.body.total() + response.body.total() + request.body.unsent() +
+                     response.body.unsent() + (static_cast<uint64_t>(request.sent()) << 56) +
+                     (static_cast<uint64_t>(response.sent()) << 60);
+    if (what != waiting_) {
+        bool stalled = backend_ && (waiting_ == Waiting::client_bytes || waiting_ == Waiting::client_drain);
+        if (stalled) stalled_ += now - waiting_since_;
+        waiting_since_ = moved_at_ = now;
+    } else if (moved != moved_) {
+        moved_at_ = now;
+    }
+    waiting_ = what;
+    moved_ = moved;
+    if (what == Waiting::slot) return;  // take() armed it with what the park said
+    // First byte counts from the grant, the others from the last thing that moved.
+    Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
+    Time at = deadline_after(since, timeout_of(what));
+    if (backend_ && (what == Waiting::client_bytes || what == Waiting::client_drain) &&
+        route_->timeouts.client_stall > Duration::zero())
+        at = std::min(at,
+                      waiting_since_ + std::max(Duration::zero(), route_->timeouts.client_stall - stalled_));
+    loop_.turn().arm(step_deadline_, at);
+}
+
+void Exchange::on_deadline(Time now) {
+    if (absolute_.expired()) {
+        absolute_.disarm();
+        step_deadline_.disarm();
+        if (step_ == Step::answered || response.is_complete()) return;
+        if (step_ == Step::queued) queued_ = now - asked_;
+        return fail(Cause::request_timeout, now);
+    }
+    step_deadline_.disarm();
+    Waiting what = waiting();
+    if (what == Waiting::slot) {
+        woken_ = true;  // the park knows whether it is over; a grant that came meanwhile wins
+        return;
+    }
+    if (what != waiting_) return;  // something moved in this very turn
+    bool for_client = what == Waiting::client_bytes || what == Waiting::client_drain;
+    bool stalled = backend_ && for_client && route_->timeouts.client_stall > Duration::zero() &&
+                   stalled_ + (now - waiting_since_) >= route_->timeouts.client_stall;
+    if (what == Waiting::client_drain && !stalled) moved_at_ = std::max(moved_at_, client_->last_sent());
+    Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
+    if (!stalled && deadline_after(since, timeout_of(what)) > now)
+        return;  // bytes left meanwhile: watch() arms anew
+    Cause cause = Cause::idle_timeout;
+    if (stalled)
+        cause = Cause::client_stall;
+    else if (what == Waiting::client_bytes)
+        cause = Cause::body_timeout;
+    else if (what == Waiting::client_drain)
+        cause = Cause::write_timeout;
+    else if (what == Waiting::connect)
+        cause = Cause::connect_failure;
+    else if (what == Waiting::backend_bytes && !response.has_head())
+        cause = Cause::first_byte_timeout;
+    if (cause == Cause::connect_failure && backend_) {
+        response.fail(cause);  // retried, where that is allowed
+        return;
+    }
+    if (what == Waiting::client_drain) return cut(cause, now);
+    fail(cause, now);
+}
+
+}  // namespace penstock
