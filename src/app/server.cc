@@ -89,7 +89,8 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     int signals_ = -1;
     event signal_event_{};
     Deadline drained_by_;
-    bool draining_ = false;
+    bool draining_ = false;  // asked to
+    bool drain_begun_ = false;
     bool cut_ = false;
     bool stopping_workers_ = false;
     bool done_ = false;
@@ -247,6 +248,7 @@ void RunningServer::signalled(int number) {
 }
 
 void RunningServer::drain(Time now) {
+    drain_begun_ = true;
     Time until = now + config_.limits.drain;
     log::info("draining: {} connections, at most {}", shared_.connections.load(),
               format_duration(config_.limits.drain));
@@ -260,7 +262,7 @@ void RunningServer::drain(Time now) {
 
 void RunningServer::run(Time now) {
     if (!draining_) return;
-    if (!drained_by_.is_armed() && !cut_ && !drained_by_.expired()) drain(now);
+    if (!drain_begun_) drain(now);
     if (drained_by_.expired() && !cut_) {
         cut_ = true;
         log::warn("drain time is over: {} connections are cut", shared_.connections.load());

@@ -18,7 +18,8 @@ uint64_t capacity_for(uint64_t length) {
 }  // namespace
 
 bool Body::open(uint64_t budget, uint64_t length, bool keep, uint64_t certain) {
-    budget = std::max<uint64_t>(budget, large_chunk_bytes);
+    budget = std::max<uint64_t>(budget, 2 * large_chunk_bytes);
+    certain = std::max<uint64_t>(certain, 2 * large_chunk_bytes);  // it must be able to move at all
     uint64_t held = length == unknown_length ? std::min<uint64_t>(certain, budget)
                                              : std::min(capacity_for(length), budget);
     if (!account_.reserve(static_cast<int64_t>(held))) return false;
@@ -30,21 +31,15 @@ bool Body::open(uint64_t budget, uint64_t length, bool keep, uint64_t certain) {
 }
 
 bool Body::has_room() {
-    if (discards_ || length_ <= large_chunk_bytes) return true;
+    if (discards_ || length_ <= large_chunk_bytes) return true;  // reserved for all of it
+    bool has_sent = bytes_.size() > unsent_;
+    if (has_sent && bytes_.charge() + large_chunk_bytes > budget_) let_go_sent();
     uint64_t need = bytes_.charge() + large_chunk_bytes;
-    if (need > budget_ && (at_piece_ > 0 || at_offset_ > 0)) {
-        let_go_sent();
-        need = bytes_.charge() + large_chunk_bytes;
-    }
-    if (unsent_ == 0 && need <= std::max<uint64_t>(held_, 2 * large_chunk_bytes)) {
-        // It must be able to move at all; a tail chunk that was sent may still be charged.
-    } else if (need > budget_) {
-        return false;
-    }
+    if (need > budget_) return false;
     if (need <= held_) return true;
-    if (length_ == unknown_length && unsent_ > 0 && account_.is_tight()) return false;
-    if (!account_.reserve(static_cast<int64_t>(need - held_)))
-        return unsent_ == 0 && bytes_.charge() == 0 && held_ > 0;
+    bool grows_blindly = length_ == unknown_length && unsent_ > 0;
+    if (grows_blindly && account_.is_tight()) return false;
+    if (!account_.reserve(static_cast<int64_t>(need - held_))) return false;
     held_ = need;
     return true;
 }

@@ -25,9 +25,9 @@ class Body {
 
     // Once, before the first byte: takes what this body needs for certain from the account, or says no (then
     // nothing changed). With a known length that is min(what its chunks take, budget), and it will not ask
-    // again unless it is longer than the budget; without one, `certain` bytes.
-    [[nodiscard]] bool open(uint64_t budget, uint64_t length, bool keep,
-                            uint64_t certain = large_chunk_bytes);
+    // again unless it is longer than the budget; without one, `certain` bytes, and at least two chunks: one
+    // that is filled while the other is drained.
+    [[nodiscard]] bool open(uint64_t budget, uint64_t length, bool keep, uint64_t certain = 0);
 
     // --- the filler
     bool has_room();                                           // for one more run of at most a large chunk

@@ -16,6 +16,7 @@ constexpr uint32_t least_read = 2048;
 }  // namespace
 
 Channel::~Channel() {
+    unlink();
     if (fd_ < 0) return;
     if (watching_) event_del(&event_);
     ::close(fd_);

@@ -15,8 +15,8 @@ Listener::Listener(Loop& loop, Taker& taker, int fd, unsigned number)
 Listener::~Listener() {
     unlink();
     if (fd_ < 0) return;
-    event_del(&event_);
-    ::close(fd_);
+    if (!paused_) event_del(&event_);
+    close_socket();
 }
 
 void Listener::on_readable(int, short, void* self) { static_cast<Listener*>(self)->accept_some(most_a_turn); }
@@ -71,8 +71,13 @@ void Listener::close() {
     }
     if (!paused_) event_del(&event_);
     again_.disarm();
+    close_socket();
+}
+
+void Listener::close_socket() {
     ::close(fd_);
     fd_ = -1;
+    remove_unix_path(address_);
 }
 
 void Listener::run(Time) { resume(); }

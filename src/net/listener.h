@@ -45,6 +45,7 @@ class Listener final : public Task {
     static void on_readable(int, short, void* self);
     bool accept_some(int most);  // false: there is nothing more to accept now
     void pause(int error);
+    void close_socket();
 
     Loop& loop_;
     Taker& taker_;

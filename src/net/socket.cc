@@ -122,10 +122,7 @@ Result<int> open_listener(const SocketAddress& address, bool shared, int backlog
         return error;
     };
     if (address.is_unix()) {
-        const char* path = reinterpret_cast<const sockaddr_un&>(address.storage).sun_path;
-        struct stat found;
-        if (path[0] && ::lstat(path, &found) == 0 && S_ISSOCK(found.st_mode) && is_stale(address))
-            ::unlink(path);
+        remove_unix_path(address);
     } else {
         set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
         if (shared) set(fd, SOL_SOCKET, SO_REUSEPORT, 1);
@@ -135,6 +132,13 @@ Result<int> open_listener(const SocketAddress& address, bool shared, int backlog
     if (::bind(fd, address.get(), address.size) != 0) return give_up("bind");
     if (::listen(fd, backlog) != 0) return give_up("listen");
     return fd;
+}
+
+void remove_unix_path(const SocketAddress& address) {
+    if (!address.is_unix()) return;
+    const char* path = reinterpret_cast<const sockaddr_un&>(address.storage).sun_path;
+    struct stat found;
+    if (path[0] && ::lstat(path, &found) == 0 && S_ISSOCK(found.st_mode) && is_stale(address)) ::unlink(path);
 }
 
 SocketAddress local_address(int fd) {

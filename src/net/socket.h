@@ -31,6 +31,7 @@ Result<SocketAddress> socket_address(const Address& address);
 // nobody listens on any more is removed first.
 Result<int> open_listener(const SocketAddress& address, bool shared, int backlog = 65535);
 SocketAddress local_address(int fd);
+void remove_unix_path(const SocketAddress& address);  // of one that nobody listens on any more; else nothing
 
 // The socket that connects, and errno of connect(): 0 when it is connected already, EINPROGRESS usually;
 // EAGAIN on a unix socket whose backlog is full. fd is -1 when there is no socket at all.

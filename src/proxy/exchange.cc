@@ -176,6 +176,9 @@ void Exchange::take(Admission&& admission, Time now) {
             return;
         case Admission::Kind::refused:
             if (queued_ < Duration::zero() && step_ == Step::queued) queued_ = now - asked_;
+            if (admission.limit != CircuitLimit::none)
+                loop_.stats().circuit_open(
+                    upstream_->label(), {static_cast<uint8_t>(admission.limit), to_string(admission.limit)});
             // A request that was to be tried again, and cannot be: what failed first is the truth.
             return answer(tried_ == Cause::none ? cause_of(admission.refusal) : tried_, now,
                           admission.retry_after);

@@ -68,6 +68,9 @@ void Exchange::log(Time now) {
         if (first_byte_ != Time{}) ended.first_byte = first_byte_ - granted_;
     }
     loop_.stats().request_ended(ended);
+    if (attempts_ + stale_retries_ > 0)
+        loop_.stats().retry(ended.upstream,
+                            cause_ == Cause::none ? RetryOutcome::succeeded : RetryOutcome::failed);
     AccessLines* lines = loop_.access_log();
     if (!lines) return;
     AccessRecord record;
