@@ -5,6 +5,7 @@ import pytest
 
 from lib.backends import ScriptedBackend, unused_address
 from lib.checks import assert_refused
+from test_http1_framing import bad_chunks
 
 in_chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -14,7 +15,8 @@ def table(shared_lab):
     """One penstock before one scripted backend. No retries, so that each case is one attempt."""
     backend = shared_lab.backend(ScriptedBackend)
     proxy = shared_lab.penstock(servers=[backend], retry={"attempts": 0}, threads=1,
-                                limits={"header_bytes": "16KiB", "headers": 50})
+                                pool={"idle": "60s"},
+                                limits={"header_bytes": "16KiB", "headers": 50, "body": "64KiB"})
     return SimpleNamespace(backend=backend, proxy=proxy)
 
 
@@ -42,10 +44,11 @@ def assert_connection_is_not_used_again(table, client, at_work):
 good = {
     "by length": ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", None),
     "of length zero": ("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", None),
-    "by length between blanks": ("HTTP/1.1 200 OK\r\nContent-Length: \t5 \r\n\r\nhello", None),
+    "by length between blanks": ("HTTP/1.1 200 OK\r\nContent-Length:   5  \r\n\r\nhello", None),
     "in chunks": (in_chunks + "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", None),
     "in no chunk": (in_chunks + "0\r\n\r\n", None),
-    "in chunks with extensions": (in_chunks + "5;x=y\r\nhello\r\n0;z\r\n\r\n", None),
+    "in chunks with extensions": (in_chunks + '5;x;y="z; =";u=v\r\nhello\r\n0;w\r\n\r\n', None),
+    "in chunks with leading zeros": (in_chunks + "0005\r\nhello\r\n000\r\n\r\n", None),
     "in chunks, in capitals": (in_chunks.replace("chunked", "CHUNKED") + "5\r\nhello\r\n0\r\n\r\n", None),
     "without a coding, said so": ("HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhello", "close"),
     "by close": ("HTTP/1.1 200 OK\r\n\r\nhello", "close"),
@@ -54,6 +57,12 @@ good = {
     "by length, and a close": ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello", "close"),
     "with a reason of several words": ("HTTP/1.1 200 Fine, thank you\r\nContent-Length: 5\r\n\r\nhello", None),
     "without a reason": ("HTTP/1.1 200 \r\nContent-Length: 5\r\n\r\nhello", None),
+    "without a reason and its space": ("HTTP/1.1 200\r\nContent-Length: 5\r\n\r\nhello", None),
+    "with a reason beyond ASCII": ("HTTP/1.1 200 \xe9t\xe9\r\nContent-Length: 5\r\n\r\nhello", None),
+    "with the highest status": ("HTTP/1.1 999 Odd\r\nContent-Length: 5\r\n\r\nhello", None),
+    "without a blank before the length": ("HTTP/1.1 200 OK\r\nContent-Length:5\r\n\r\nhello", None),
+    "of HTTP/1.0, by length": ("HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", "close"),
+    "with nothing but a close": ("HTTP/1.1 200 OK\r\n\r\n", "close"),
     "with an unknown status": ("HTTP/1.1 299 Odd\r\nContent-Length: 5\r\n\r\nhello", None),
     "with an error of its own": ("HTTP/1.1 500 Oops\r\nContent-Length: 5\r\n\r\nhello", None),
 }
@@ -63,7 +72,7 @@ good = {
 def test_the_client_gets_an_answer_that_comes(table, raw, end):
     client, _ = one_exchange(table, raw, end)
     answer = client.read_response()
-    assert answer.status == int(raw.split(" ")[1])
+    assert answer.status == int(raw[9:12])
     assert answer.body == (b"hello" if "o" in raw.partition("\r\n\r\n")[2] else b"")
     assert not answer.cut
     assert not answer.head.has("x-penstock-reason")
@@ -94,11 +103,24 @@ def test_response_fields_pass_in_their_order(table):
     assert head.get("etag") == '"x"' and head.get("x-odd") == "\xe9"
 
 
+@pytest.mark.parametrize("raw, end", [
+    ("HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + "x" * 200_000, None),
+    (in_chunks + "30d40\r\n" + "x" * 200_000 + "\r\n0\r\n\r\n", None),
+    ("HTTP/1.1 200 OK\r\n\r\n" + "x" * 200_000, "close"),
+], ids=["by length", "in chunks", "by close"])
+def test_the_limit_of_request_bodies_is_none_for_answers(table, raw, end):
+    client, _ = one_exchange(table, raw, end)
+    answer = client.read_response()
+    assert (answer.status, len(answer.body), answer.cut) == (200, 200_000, False)
+
+
 bodiless = {
     "to HEAD with a length": ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"),
     "to HEAD in chunks": ("HEAD", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
     "to HEAD without a framing": ("HEAD", "HTTP/1.1 200 OK\r\nX-A: b\r\n\r\n"),
     "204": ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+    "204 in chunks": ("GET", "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "204 with a length": ("GET", "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"),
     "304": ("GET", "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n"),
     "304 with a length": ("GET", "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n"),
     "304 in chunks": ("GET", "HTTP/1.1 304 Not Modified\r\nTransfer-Encoding: chunked\r\n\r\n"),
@@ -122,8 +144,15 @@ def test_the_length_that_head_would_have_reaches_the_client(table):
     assert client.read_response("HEAD")["content-length"] == "12345"
 
 
-def test_204_reaches_the_client_without_a_length(table):
-    client, _ = one_exchange(table, "HTTP/1.1 204 No Content\r\n\r\n")
+def test_the_length_that_304_speaks_of_reaches_the_client(table):
+    client, _ = one_exchange(table, "HTTP/1.1 304 Not Modified\r\nContent-Length: 12345\r\n\r\n")
+    assert client.read_response()["content-length"] == "12345"
+
+
+@pytest.mark.parametrize("fields", ["", "Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"],
+                         ids=["nothing", "a length", "chunks"])
+def test_204_reaches_the_client_without_a_framing_when_its_head_says(table, fields):
+    client, _ = one_exchange(table, f"HTTP/1.1 204 No Content\r\n{fields}\r\n")
     head = client.read_response().head
     assert not head.has("content-length") and not head.has("transfer-encoding")
 
@@ -155,6 +184,14 @@ def test_an_answer_whose_trailers_speak_of_framing_does_not_end_cleanly(table, n
 
 
 # ---- truncation
+
+@pytest.mark.parametrize("body", bad_chunks.values(), ids=bad_chunks.keys())
+def test_an_answer_in_chunks_does_not_end_cleanly_that_has(table, body):
+    client, at_work = one_exchange(table, in_chunks + body, "half_close")
+    answer = client.read_response()
+    assert answer.status == 502 and answer["x-penstock-reason"] in ("bad_response", "backend_reset") or answer.cut
+    at_work.expect_gone()
+
 
 def test_an_answer_shorter_than_its_length_is_cut_where_the_client_can_see_it(table):
     client, at_work = one_exchange(table, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello")
@@ -223,6 +260,22 @@ def test_an_event_stream_whose_worker_dies_does_not_end_cleanly(table):
 bad = {
     "is no HTTP": "hello world\r\n\r\n",
     "is another protocol": "ICY 200 OK\r\n\r\n",
+    "is in lower case": "http/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "begins with an empty line": "\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "begins with a space": " HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "begins with a NUL": "\0HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "has two spaces before its status": "HTTP/1.1  200 OK\r\nContent-Length: 0\r\n\r\n",
+    "has no space behind its status": "HTTP/1.1 200OK\r\nContent-Length: 0\r\n\r\n",
+    "has a negative status": "HTTP/1.1 -20 OK\r\nContent-Length: 0\r\n\r\n",
+    "says HTTP/0.9": "HTTP/0.9 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "says HTTP/1.2": "HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "ends its lines with bare LFs": "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+    "ends a field with a bare LF": "HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 0\r\n\r\n",
+    "ends a field with two CRs": "HTTP/1.1 200 OK\r\nX-A: b\r\r\nContent-Length: 0\r\n\r\n",
+    "has a field name beyond all measure": "HTTP/1.1 200 OK\r\n" + "a" * 2000 + ": b\r\nContent-Length: 0\r\n\r\n",
+    "has a bracket in a name": "HTTP/1.1 200 OK\r\nX(A): b\r\nContent-Length: 0\r\n\r\n",
+    "has a control character in a value": "HTTP/1.1 200 OK\r\nX-A: \x1b[31m\r\nContent-Length: 0\r\n\r\n",
+    "has a DEL in a value": "HTTP/1.1 200 OK\r\nX-A: \x7f\r\nContent-Length: 0\r\n\r\n",
     "has no status": "HTTP/1.1\r\n\r\n",
     "has a status of two digits": "HTTP/1.1 20 OK\r\n\r\n",
     "has a status of four digits": "HTTP/1.1 2000 OK\r\n\r\n",
@@ -238,6 +291,26 @@ bad = {
     "has a bare CR in a value": "HTTP/1.1 200 OK\r\nX-A: b\rc\r\nContent-Length: 0\r\n\r\n",
     "has a space in a name": "HTTP/1.1 200 OK\r\nX A: b\r\nContent-Length: 0\r\n\r\n",
     "has lengths that differ": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "has equal lengths": "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello",
+    "has a list of equal lengths": "HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
+    "has a tab before its length": "HTTP/1.1 200 OK\r\nContent-Length: \t5\r\n\r\nhello",
+    "has a tab before its coding": "HTTP/1.1 200 OK\r\nTransfer-Encoding: \tchunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "has a tab in Connection": "HTTP/1.1 200 OK\r\nConnection: \tclose\r\nContent-Length: 5\r\n\r\nhello",
+    "has a length below zero": "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\nhello",
+    "has a length in hexadecimal": "HTTP/1.1 200 OK\r\nContent-Length: 0x5\r\n\r\nhello",
+    "has a length with a space inside": "HTTP/1.1 200 OK\r\nContent-Length: 1 5\r\n\r\nhello",
+    "has an empty coding": "HTTP/1.1 200 OK\r\nTransfer-Encoding:\r\n\r\nhello",
+    "has an unknown coding": "HTTP/1.1 200 OK\r\nTransfer-Encoding: xchunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    "has a quoted coding": 'HTTP/1.1 200 OK\r\nTransfer-Encoding: "chunked"\r\n\r\n5\r\nhello\r\n0\r\n\r\n',
+    "has chunks that are not the last coding": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked, identity\r\n\r\n"
+                                               "5\r\nhello\r\n0\r\n\r\n",
+    "has chunks twice": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"
+                        "5\r\nhello\r\n0\r\n\r\n",
+    "has a space before the colon of its coding": "HTTP/1.1 200 OK\r\nTransfer-Encoding : chunked\r\n\r\n"
+                                                  "5\r\nhello\r\n0\r\n\r\n",
+    "has an identity and a length": "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 5\r\n\r\nhello",
+    "has no body and yet two framings": "HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n"
+                                        "Transfer-Encoding: chunked\r\n\r\n",
     "has a list of lengths that differ": "HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nhello",
     "has a length with a sign": "HTTP/1.1 200 OK\r\nContent-Length: +5\r\n\r\nhello",
     "has a length with a letter": "HTTP/1.1 200 OK\r\nContent-Length: 5a\r\n\r\nhello",

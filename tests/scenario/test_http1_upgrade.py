@@ -1,6 +1,8 @@
 """Upgrade: a tunnel only after the backend's 101, bytes both ways, and its end."""
 import hashlib
+import signal
 import threading
+import time
 
 import pytest
 
@@ -12,11 +14,16 @@ switching = ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade
              "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 
 
+# A tunnel whose backend does not close lasts until the drain cuts it: short here, so that the end of a test is.
+short_drain = {"drain": "100ms"}
+
+
 @pytest.fixture
 def tunnel(penstock, scripted):
     """open(**settings) -> (client, backend connection, proxy, backend), with the tunnel standing"""
     def open_one(**settings):
         backend = scripted()
+        settings.setdefault("limits", short_drain)
         proxy = penstock(servers=[backend], **settings)
         client = proxy.connect().send(asking)
         at_work = backend.next_request()
@@ -37,7 +44,7 @@ def test_the_backend_is_asked_for_the_same_protocol(penstock, scripted):
 
 def test_the_client_gets_the_101_with_its_fields(penstock, scripted):
     backend = scripted()
-    client = penstock(servers=[backend]).connect().send(asking)
+    client = penstock(servers=[backend], limits=short_drain).connect().send(asking)
     backend.next_request().send(switching)
     head = client.read_head()
     assert head.status == 101
@@ -57,7 +64,7 @@ def test_bytes_pass_both_ways_at_once_and_as_they_are(tunnel):
 
 def test_bytes_in_the_packet_of_the_101_reach_the_client(penstock, scripted):
     backend = scripted()
-    client = penstock(servers=[backend]).connect().send(asking)
+    client = penstock(servers=[backend], limits=short_drain).connect().send(asking)
     backend.next_request().send(switching + "first frame")
     assert client.read_head().status == 101
     client.expect("first frame")
@@ -65,7 +72,7 @@ def test_bytes_in_the_packet_of_the_101_reach_the_client(penstock, scripted):
 
 def test_nothing_that_the_client_sends_early_is_passed_on_before_the_101(penstock, scripted):
     backend = scripted()
-    proxy = penstock(servers=[backend], threads=1)
+    proxy = penstock(servers=[backend], threads=1, limits=short_drain)
     client = proxy.connect().send(asking + "early data")
     at_work = backend.next_request()
     # Something that comes later on the same loop: had the early bytes been let through, they would be here by then.
@@ -105,6 +112,73 @@ def test_another_answer_than_101_is_no_tunnel_and_the_connection_goes_on(penstoc
     assert client.read_response().body == b"next"
 
 
+odd = {
+    "into another protocol": "Connection: Upgrade\r\nUpgrade: chat\r\n",
+    "into no protocol": "Connection: Upgrade\r\n",
+    "that Connection does not name": "Upgrade: websocket\r\n",
+    "into several protocols": "Connection: Upgrade\r\nUpgrade: websocket, chat\r\n",
+    "into HTTP/2": "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+}
+
+
+@pytest.mark.parametrize("fields", odd.values(), ids=odd.keys())
+def test_502_is_sent_for_a_101(penstock, scripted, fields):
+    backend = scripted()
+    client = penstock(servers=[backend], retry={"attempts": 0}).connect().send(asking)
+    at_work = backend.next_request().send(f"HTTP/1.1 101 Switching Protocols\r\n{fields}\r\npoison")
+    assert_refused(client.read_response(), 502, "bad_response")
+    at_work.expect_gone()
+
+
+def test_a_101_of_http_1_0_opens_no_tunnel(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], retry={"attempts": 0}).connect().send(asking)
+    backend.next_request().send(switching.replace("HTTP/1.1", "HTTP/1.0"))
+    assert_refused(client.read_response(), 502, "bad_response")
+
+
+def test_interim_answers_may_come_before_the_101(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], limits=short_drain).connect().send(asking)
+    at_work = backend.next_request().send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + switching)
+    answer = client.read_response()
+    assert (answer.status, [head.status for head in answer.interims]) == (101, [103])
+    client.send("frame")
+    at_work.expect("frame")
+
+
+def test_a_101_that_comes_byte_by_byte_is_the_same(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], limits=short_drain).connect().drip(asking)
+    at_work = backend.next_request().drip(switching + "frame")
+    assert client.read_head().status == 101
+    client.expect("frame").drip("more frames")
+    at_work.expect("more frames")
+
+
+def test_a_backend_that_dies_before_its_101_is_502(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], retry={"attempts": 0}).connect().send(asking + "early data")
+    backend.next_request().close()
+    assert_refused(client.read_response(), 502, "backend_reset")
+
+
+def test_an_upgrade_waits_for_its_slot_as_every_request(penstock, scripted):
+    backend = scripted()
+    proxy = penstock(servers=[backend], concurrency=1, limits=short_drain)
+    running = proxy.connect().get("/running")
+    at_work = backend.next_request()
+    client = proxy.connect().send(asking + "early data")
+    proxy.wait_queue(1)
+    at_work.respond("ran")
+    assert running.read_response().body == b"ran"
+    at_work = backend.next_request()
+    assert at_work.request.get("upgrade") == "websocket"
+    at_work.send(switching)
+    at_work.expect("early data")
+    assert client.read_head().status == 101
+
+
 def test_a_request_pipelined_behind_an_upgrade_that_is_refused_is_served(penstock, scripted):
     backend = scripted()
     client = penstock(servers=[backend]).connect().send(asking + "GET /next HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -129,6 +203,22 @@ def test_an_upgrade_that_connection_does_not_name_is_not_passed_on(penstock, ech
     client = penstock(servers=[echo()]).connect()
     client.send("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n")
     assert "upgrade" not in echoed(client.read_response()).names
+
+
+@pytest.mark.parametrize("protocol", ["h2", "HTTP/2.0", "TLS/1.0", "websocket, h2c", "a b", ""])
+def test_an_upgrade_that_is_no_tunnel_of_one_protocol_is_not_asked_of_the_backend(penstock, echo, protocol):
+    client = penstock(servers=[echo()]).connect()
+    client.send(f"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n")
+    facts = echoed(client.read_response())
+    assert "upgrade" not in facts.names and "upgrade" not in ",".join(facts.get("connection")).lower()
+
+
+def test_an_upgrade_with_a_body_is_an_ordinary_request(penstock, echo):
+    # Were it an upgrade, two readers could differ on where its body ends and the tunnel begins.
+    client = penstock(servers=[echo()]).connect()
+    client.send(asking.replace("\r\n\r\n", "\r\nContent-Length: 5\r\n\r\nhello"))
+    facts = echoed(client.read_response())
+    assert facts.body == "hello" and "upgrade" not in facts.names
 
 
 def test_an_upgrade_in_http_1_0_is_not_passed_on(penstock, echo):
@@ -185,16 +275,31 @@ def test_a_silent_tunnel_ends_after_the_idle_timeout(tunnel):
     at_work.expect_gone()
 
 
-def test_a_drain_ends_tunnels_at_its_deadline_and_not_before(tunnel):
-    client, at_work, proxy, _ = tunnel(limits={"drain": "300ms"})
-    proxy.signal(15)
+def test_a_tunnel_goes_on_during_a_drain(tunnel):
+    client, at_work, proxy, backend = tunnel(limits={"drain": "60s"})
+    idle = proxy.connect().get("/idle")
+    backend.next_request().respond("idle")
+    assert idle.read_response().body == b"idle"
+    proxy.signal(signal.SIGTERM)
+    idle.expect_end()                      # the drain has begun
     client.send("still here")
     at_work.expect("still here")
     at_work.send("yes")
     client.expect("yes")
+    client.close()
+    at_work.expect_gone()
+    at_work.close()
+    assert proxy.wait_exit() == 0
+
+
+def test_a_drain_ends_tunnels_at_its_deadline_and_not_before(tunnel):
+    client, at_work, proxy, _ = tunnel(limits={"drain": "300ms"})
+    began = time.monotonic()
+    proxy.signal(signal.SIGTERM)
     client.expect_gone()
     at_work.expect_gone()
     assert proxy.wait_exit() == 0
+    assert time.monotonic() - began >= 0.3
 
 
 def test_a_tunnel_holds_its_slot_until_it_ends(tunnel):
