@@ -15,15 +15,8 @@ const HeadEdit& Exchange::request_edit() {
     Head& head = request.head;
     drop_request_hop(head, request.framing.upgrade);
     head.drop(FieldId::expect);  // we answered it
-    std::string_view id = head.value_of(FieldId::x_request_id);
-    bool keep_id = is_request_id(id);
-    if (!keep_id) {
-        char* made = arena_.array<char>(32);
-        fmt::format_to(made, "{:016x}{:016x}", loop_.random(), loop_.random());
-        id = {made, 32};
-    }
+    std::string_view id = request_id();
     head.drop(FieldId::x_request_id);
-    request_id_ = id;
     auto* lines = arena_.array<FieldLine>(max_forwarding_fields + 1);
     ClientFacts facts{client_info.address, client_address_, client_info.secure ? "https" : "http",
                       client_info.port, client_info.trusted};
@@ -34,11 +27,22 @@ const HeadEdit& Exchange::request_edit() {
     return request_edit_;
 }
 
+// The client's own where it can harm no log, else one of ours. What is refused has one too: it is what a user
+// can quote.
+std::string_view Exchange::request_id() {
+    if (!request_id_.empty()) return request_id_;
+    if (request.head.text) request_id_ = request.head.value_of(FieldId::x_request_id);
+    if (is_request_id(request_id_)) return request_id_;
+    char* made = arena_.array<char>(32);
+    fmt::format_to(made, "{:016x}{:016x}", loop_.random(), loop_.random());
+    return request_id_ = {made, 32};
+}
+
 HeadEdit Exchange::response_edit(Time now) {
     HeadEdit edit;
     auto* lines = arena_.array<FieldLine>(3);
     size_t count = 0;
-    if (!request_id_.empty()) lines[count++] = {"x-request-id", request_id_};
+    lines[count++] = {"x-request-id", request_id()};
     if (granted_ != Time{}) {
         char* timing = arena_.array<char>(64);
         Time answered = first_byte_ == Time{} ? now : first_byte_;
@@ -91,7 +95,7 @@ void Exchange::log(Time now) {
     record.backend = backend_name_;
     if (route_) record.route = route_->name;
     record.model = model_name_;
-    record.request_id = request_id_;
+    record.request_id = request_id();
     if (cause_ != Cause::none) {
         record.ended_by = cause_ <= Cause::write_timeout ? "client"
                           : is_refusal(cause_)           ? "penstock"

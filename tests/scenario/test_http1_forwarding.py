@@ -67,6 +67,23 @@ def test_connection_cannot_hide_a_body(table):
     assert facts.body == "hello"
 
 
+@pytest.mark.parametrize("name", ["Connection", "close", "keep-alive", "TE", "Upgrade", ",", "", "a b", ";"])
+def test_an_odd_connection_option_does_no_harm(table, name):
+    facts = sent_on(table, f"Connection: {name}\r\nX-A: 1\r\nContent-Length: 5\r\n", "POST", "hello")
+    assert (facts.body, facts.get("x-a")) == ("hello", ["1"])
+    assert set(",".join(facts.get("connection")).lower().split(",")) <= {"", "keep-alive"}
+
+
+def test_more_connection_options_than_anybody_needs_are_refused(table):
+    table.refuses("GET / HTTP/1.1\r\nHost: a\r\nConnection: " + "a," * 500 + "\r\n\r\n", 431)
+
+
+def test_a_trailer_that_connection_names_does_not_reach_the_backend(table):
+    facts = sent_on(table, "Connection: x-secret\r\nTransfer-Encoding: chunked\r\n", "POST",
+                    "5\r\nhello\r\n0\r\nX-Secret: 1\r\nX-Sum: 2\r\n\r\n")
+    assert (facts.body, facts.trailers) == ("hello", [["X-Sum", "2"]])
+
+
 def test_other_fields_reach_the_backend_in_their_order(table):
     facts = sent_on(table, "User-Agent: test\r\nAccept: */*\r\nCookie: a=b; c=d\r\n"
                            "Authorization: Bearer x\r\nX-A: 1\r\nAccept: text/html\r\n")
@@ -81,7 +98,9 @@ def test_the_host_reaches_the_backend_as_the_client_wrote_it(table):
 
 def test_a_request_of_http_1_0_without_a_host_is_served(table):
     client = table.proxy.connect().send("GET /old HTTP/1.0\r\n\r\n")
-    assert echoed(client.read_response()).line == "GET /old HTTP/1.1"
+    facts = echoed(client.read_response())
+    # The backend is spoken to in HTTP/1.1, where there must be one.
+    assert (facts.line, len(facts.get("host"))) == ("GET /old HTTP/1.1", 1)
 
 
 # ---- hop by hop, to the client
@@ -104,6 +123,15 @@ def test_fields_of_the_backend_hop_do_not_reach_the_client(penstock, scripted):
     for name in ("x-internal", "keep-alive", "proxy-connection", "upgrade", "te", "x-penstock-reason"):
         assert not answer.head.has(name), answer.head.raw
     assert "x-internal" not in answer.head.list("connection")
+
+
+def test_a_trailer_that_connection_names_does_not_reach_the_client(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get("/x", "TE: trailers\r\n")
+    backend.next_request().send("HTTP/1.1 200 OK\r\nConnection: x-secret\r\nTransfer-Encoding: chunked\r\n\r\n"
+                                "5\r\nhello\r\n0\r\nX-Secret: 1\r\nX-Sum: 2\r\n\r\n")
+    answer = client.read_response()
+    assert (answer.body, answer.trailers) == (b"hello", [("X-Sum", "2")])
 
 
 def test_a_backend_that_closes_does_not_close_the_client(penstock, scripted):
@@ -134,8 +162,10 @@ def test_server_timing_of_the_backend_is_kept(penstock, scripted):
 def test_the_backend_learns_who_asked_and_how(table):
     facts = sent_on(table, "")
     assert facts.get("x-forwarded-for") == ["127.0.0.1"]
+    assert facts.get("x-real-ip") == ["127.0.0.1"]
     assert facts.get("x-forwarded-proto") == ["http"]
     assert facts.get("x-forwarded-host") == ["shop.example:8080"]
+    assert facts.get("x-forwarded-port") == [table.proxy.address.rpartition(":")[2]]
 
 
 forged = {
@@ -171,6 +201,37 @@ def test_a_trusted_proxy_is_believed_and_the_list_of_addresses_grows(trusting):
         "203.0.113.7", "10.0.0.1", "127.0.0.1"]
     assert facts.get("x-forwarded-proto") == ["https"]
     assert facts.get("x-forwarded-host") == ["public.example"]
+
+
+def test_the_real_address_is_the_last_that_no_trusted_proxy_has_added(trusting):
+    facts = sent_on(trusting, "X-Forwarded-For: 6.6.6.6, 203.0.113.7, 127.0.0.2\r\nX-Request-Id: real-1\r\n")
+    assert facts.get("x-real-ip") == ["203.0.113.7"]
+    line = trusting.proxy.wait_access(lambda line: line.get("request_id") == "real-1")
+    assert "203.0.113.7" in line.values()
+
+
+rubbish_from_a_proxy = {
+    "X-Forwarded-Proto": ["ht tp", "", "https, http"],
+    "X-Forwarded-Host": ["a b", "", "a/b", "me@a"],
+    "X-Forwarded-Port": ["x", "", "123456", "80, 81"],
+    "X-Real-IP": ["nobody", "", "1.2.3.4, 5.6.7.8"],
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name in rubbish_from_a_proxy
+                                         for value in rubbish_from_a_proxy[name]])
+def test_rubbish_of_a_trusted_proxy_is_replaced(trusting, name, value):
+    got, = sent_on(trusting, f"{name}: {value}\r\n").get(name)
+    assert got not in ("", value)
+
+
+def test_a_client_over_a_unix_socket_is_believed(penstock, echo, lab):
+    proxy = penstock(servers=[echo()], listen=[{"address": f"unix:{lab.folder}/front.sock"}], trusted_proxies=[])
+    client = proxy.connect(proxy.addresses[0]).get("/x", "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n")
+    facts = echoed(client.read_response())
+    assert facts.get("x-forwarded-for") == ["203.0.113.7"] and facts.get("x-forwarded-proto") == ["https"]
+    facts = echoed(client.get("/y").read_response())
+    assert facts.get("x-forwarded-for") == [] and facts.get("x-forwarded-host") == ["a"]
 
 
 def test_several_forwarding_fields_of_a_trusted_proxy_stay_in_order(trusting):
@@ -211,6 +272,27 @@ def test_two_request_ids_become_one(table):
 def test_a_request_without_an_id_gets_one_of_its_own(table):
     ids = {sent_on(table, "").get("x-request-id")[0] for _ in range(20)}
     assert len(ids) == 20
+
+
+def test_the_client_learns_the_id_of_its_request(table):
+    client = table.proxy.connect().get("/x", "X-Request-Id: mine-1\r\n")
+    assert client.read_response()["x-request-id"] == "mine-1"
+    answer = client.get("/y").read_response()
+    assert echoed(answer).get("x-request-id") == [answer["x-request-id"]]
+
+
+def test_the_id_that_a_backend_makes_up_does_not_stand_beside_that_of_the_request(penstock, scripted):
+    answer = answered_with(penstock, scripted, "X-Request-Id: theirs\r\n", "X-Request-Id: mine\r\n")
+    assert answer.head.all("x-request-id") == ["mine"]
+
+
+@pytest.mark.parametrize("raw", ["GET /other HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine-2\r\n\r\n", "rubbish\r\n\r\n"],
+                         ids=["a good head", "rubbish"])
+def test_a_refusal_has_an_id_too_and_the_log_has_it(penstock, echo, raw):
+    proxy = penstock(servers=[echo()], routes=[{"prefix": "/api/", "upstream": "main"}])
+    answer = proxy.connect().send(raw).read_response()
+    assert answer["x-request-id"] == "mine-2" if "mine-2" in raw else re.fullmatch("[0-9a-f]{32}", answer["x-request-id"])
+    proxy.wait_access(lambda line: line.get("request_id") == answer["x-request-id"])
 
 
 def test_the_trace_passes(table):

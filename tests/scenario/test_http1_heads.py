@@ -34,6 +34,19 @@ request_lines = {
     "a NUL in the path": "GET /a\0b HTTP/1.1\r\nHost: a\r\n\r\n",
     "a DEL in the path": "GET /a\x7fb HTTP/1.1\r\nHost: a\r\n\r\n",
     "a fragment in the path": "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a fragment in the query": "GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a letter beyond ASCII in the path": "GET /\xe9 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a space in the query": "GET /a?b c HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a control character in the query": "GET /a?b\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "only a query": "GET ?a HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an authority, but not CONNECT": "GET a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n",
+    "another scheme than http": "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an absolute target with a port that is no number": "GET http://a:x/ HTTP/1.1\r\nHost: a:x\r\n\r\n",
+    "an absolute target with a broken IPv6 address": "GET http://[::1/ HTTP/1.1\r\nHost: [::1\r\n\r\n",
+    "a bare LF before it": "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a bare CR before it": "\rGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "many empty lines before it": "\r\n" * 20 + "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "nothing but its line end, without a method": " \r\nHost: a\r\n\r\n",
     "a path without its slash": "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
     "an asterisk, but not OPTIONS": "GET * HTTP/1.1\r\nHost: a\r\n\r\n",
     "user information in the target": "GET http://me:secret@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -52,6 +65,20 @@ fields = {
     "the Host has user information": "GET / HTTP/1.1\r\nHost: me@a\r\n\r\n",
     "the Host has a question mark": "GET / HTTP/1.1\r\nHost: a?b\r\n\r\n",
     "the Host has a number sign": "GET / HTTP/1.1\r\nHost: a#b\r\n\r\n",
+    "the Host has a backslash": "GET / HTTP/1.1\r\nHost: a\\b\r\n\r\n",
+    "the Host has a quote": "GET / HTTP/1.1\r\nHost: a\"b\r\n\r\n",
+    "the Host has a semicolon": "GET / HTTP/1.1\r\nHost: a;b\r\n\r\n",
+    "the Host has an escape": "GET / HTTP/1.1\r\nHost: a%20b\r\n\r\n",
+    "the Host has a letter beyond ASCII": "GET / HTTP/1.1\r\nHost: \xe9\r\n\r\n",
+    "the Host has a tab inside": "GET / HTTP/1.1\r\nHost: a\tb\r\n\r\n",
+    "the Host has a scheme": "GET / HTTP/1.1\r\nHost: http://a\r\n\r\n",
+    "the Host has a port beyond 65535": "GET / HTTP/1.1\r\nHost: a:65536\r\n\r\n",
+    "the Host has a port below zero": "GET / HTTP/1.1\r\nHost: a:-1\r\n\r\n",
+    "the Host is only a port": "GET / HTTP/1.1\r\nHost: :80\r\n\r\n",
+    "the Host has bytes behind its bracket": "GET / HTTP/1.1\r\nHost: [::1]b\r\n\r\n",
+    "there are two Hosts, in HTTP/1.0 too": "GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    "the second Host hides behind a space": "GET / HTTP/1.1\r\nHost: a\r\nHost : b\r\n\r\n",
+    "the second Host is on a folded line": "GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n",
     "the Host is a list": "GET / HTTP/1.1\r\nHost: a, b\r\n\r\n",
     "the Host has a port that is no number": "GET / HTTP/1.1\r\nHost: a:http\r\n\r\n",
     "the Host has two ports": "GET / HTTP/1.1\r\nHost: a:80:80\r\n\r\n",
@@ -64,6 +91,10 @@ fields = {
     "a name has a space": with_field("X A: b"),
     "a name has a NUL": with_field("X\0A: b"),
     "a name has a bracket": with_field("X(A): b"),
+    "a name has a quote": with_field('X"A: b'),
+    "a name has a DEL": with_field("X\x7fA: b"),
+    "a name has a bare CR": with_field("X\rA: b"),
+    "a name has a bare LF": with_field("X\nA: b"),
     "a name has a letter beyond ASCII": with_field("X-\xe9: b"),
     "a line has no colon": with_field("X-A"),
     "a value goes on in the next line, after a space": with_field("X-A: b\r\n c"),
@@ -77,6 +108,10 @@ fields = {
     "a value has a DEL": with_field("X-A: b\x7fc"),
     "a field ends with a bare LF": "GET / HTTP/1.1\r\nHost: a\nX-A: b\r\n\r\n",
     "a field ends with two CRs": "GET / HTTP/1.1\r\nHost: a\r\r\n\r\n",
+    "a value has an escape of a terminal": with_field("X-A: \x1b[31m"),
+    "a value has a vertical tab": with_field("X-A: b\x0bc"),
+    "a value has a bare LF before a name": with_field("X-A: b\nTransfer-Encoding: chunked"),
+    "all lines end with bare LFs": "GET / HTTP/1.1\nHost: a\n\n",
     "the head ends with a bare LF": "GET / HTTP/1.1\r\nHost: a\r\n\n",
     "the head ends with CR and something else": "GET / HTTP/1.1\r\nHost: a\r\n\rX",
     "a second version of a length hides behind a long name":
@@ -106,12 +141,28 @@ def test_connect_is_refused_and_nothing_behind_it_goes_anywhere(table):
     table.refuses("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\nGET /early HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
-def test_a_method_that_nobody_knows_is_refused_with_501(table):
-    table.refuses("FROBNICATE / HTTP/1.1\r\nHost: a\r\n\r\n", 501)
+@pytest.mark.parametrize("method", ["FROBNICATE", "get", "Get", "GETT", "GE", "G-E.T!", "A" * 3000])
+def test_a_method_that_nobody_knows_is_refused_with_501(table, method):
+    table.refuses(f"{method} / HTTP/1.1\r\nHost: a\r\n\r\n", 501)
 
 
-def test_an_expectation_that_nobody_knows_is_refused_with_417(table):
-    table.refuses("GET / HTTP/1.1\r\nHost: a\r\nExpect: miracles\r\n\r\n", 417)
+@pytest.mark.parametrize("target", ["a", "a:", ":80", "a:x", "me@a:80", "http://a:80/", "a:80/x", "/"])
+def test_connect_is_refused_whatever_it_asks_for(table, target):
+    table.refuses(f"CONNECT {target} HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+def test_connect_with_a_body_is_refused(table):
+    table.refuses("CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\nContent-Length: 5\r\n\r\nhello")
+
+
+def test_a_field_name_that_is_longer_than_any_is_refused_with_431(table):
+    table.refuses(with_field("a" * 2000 + ": b"), 431)
+
+
+@pytest.mark.parametrize("expected", ["miracles", "100-continue, miracles", "200-ok", "",
+                                      "100-continue\r\nExpect: miracles"])
+def test_an_expectation_that_nobody_knows_is_refused_with_417(table, expected):
+    table.refuses(f"GET / HTTP/1.1\r\nHost: a\r\nExpect: {expected}\r\n\r\n", 417)
 
 
 def test_the_preface_of_http_2_is_refused_where_only_http_1_is_spoken(table):
@@ -141,7 +192,7 @@ def test_the_rule_that_was_broken_is_named_in_the_refusal(table):
 
 
 targets = [
-    "/", "/a/b?c=d&e", "/a/%2e%2e/%2F?%00", "/a//b/./../c", "/?", "/a?b?c", "/;p=1,2!$&'()*+:@-._~",
+    "/", "//a/b", "/a/b?c=d&e", "/a/%2e%2e/%2F?%00", "/a//b/./../c", "/?", "/a?b?c", "/;p=1,2!$&'()*+:@-._~",
     "/x|y\"<>[]{}^`",
 ]
 
@@ -157,17 +208,34 @@ def test_an_absolute_target_reaches_the_backend_as_a_path_and_a_host(table):
     assert facts.get("host") == ["example.com:81"]
 
 
-def test_an_absolute_target_without_a_path_is_a_request_for_the_root(table):
-    facts = table.passes("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n")
-    assert facts.line == "GET / HTTP/1.1"
+@pytest.mark.parametrize("target, host, seen", [
+    ("http://a", "a", "/"), ("http://a?b", "a", "/?b"), ("HTTP://A/x", "a", "/x"), ("http://a:80/x", "a", "/x"),
+    ("http://a/x", "a:80", "/x"), ("https://a/x", "a", "/x"), ("https://a:443/x", "a", "/x"),
+    ("http://[::1]:81/x", "[::1]:81", "/x"),
+])
+def test_an_absolute_target_reaches_the_backend_as_a_path(table, target, host, seen):
+    facts = table.passes(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+    assert facts.line == f"GET {seen} HTTP/1.1"
+    assert len(facts.get("host")) == 1
 
 
-def test_an_absolute_target_that_differs_from_the_host_is_refused(table):
-    table.refuses("GET http://real/x HTTP/1.1\r\nHost: other\r\n\r\n")
+def test_an_absolute_target_makes_up_for_the_host_that_http_1_0_does_not_send(table):
+    client = table.proxy.connect().send("GET http://b.example/x HTTP/1.0\r\n\r\n")
+    facts = echoed(client.read_response())
+    assert (facts.line, facts.get("host")) == ("GET /x HTTP/1.1", ["b.example"])
 
 
-def test_options_of_the_whole_server_passes(table):
-    assert table.passes("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").line == "OPTIONS * HTTP/1.1"
+@pytest.mark.parametrize("target, host", [
+    ("http://real/x", "other"), ("http://a:81/x", "a"), ("http://a/x", "a:81"), ("https://a/x", "a:80"),
+    ("http://a/x", ""), ("http://a.b/x", "a"),
+])
+def test_an_absolute_target_that_differs_from_the_host_is_refused(table, target, host):
+    table.refuses(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n")
+
+
+@pytest.mark.parametrize("target", ["*", "http://a"])
+def test_options_of_the_whole_server_passes(table, target):
+    assert table.passes(f"OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n").line == "OPTIONS * HTTP/1.1"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND", "SEARCH"])
@@ -180,6 +248,10 @@ good_fields = {
     "without a space after the colon": ("X-A:b", ["b"]),
     "with spaces and tabs around its value": ("X-A: \t b \t ", ["b"]),
     "with an empty value": ("X-A:", [""]),
+    "with a value of spaces": ("X-A:    ", [""]),
+    "with spaces inside its value": ("X-A: b   c", ["b   c"]),
+    "with a name of another case": ("x-a: b", ["b"]),
+    "with a percent and a backslash": ("X-A: %0d%0a\\r\\n", ["%0d%0a\\r\\n"]),
     "with a colon in its value": ("X-A: b: c", ["b: c"]),
     "with every character that a name may have": ("!#$%&'*+-.^`|~09azAZ: b", None),
     "with bytes beyond ASCII in its value": ("X-A: \xe9\xff", ["\xe9\xff"]),
@@ -197,6 +269,10 @@ def test_a_field_reaches_the_backend_that_comes(table, line, values):
         assert "." in name and facts.get(name) in ([value], [])    # may be dropped for its dot (see forwarding)
     else:
         assert facts.get("x-a") == values
+
+
+def test_a_host_may_be_empty(table):
+    assert table.passes("GET / HTTP/1.1\r\nHost:\r\n\r\n").get("host") == [""]
 
 
 def test_empty_lines_before_a_request_are_passed_over(table):
