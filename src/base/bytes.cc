@@ -46,14 +46,16 @@ void Bytes::drop_piece() {
     size_ -= first.size();
     charge_ -= first.chunk->capacity;
     first.chunk.reset();
-    first_ = (first_ + 1) & static_cast<uint32_t>(ring_.size() - 1);
+    first_ = (first_ + 1) & (capacity_ - 1);
     if (--count_ == 0) has_tail_ = false;
 }
 
 void Bytes::clear() {
     while (count_ > 0) drop_piece();
-    constexpr size_t keep = 64;  // pieces; more room than a usual body needs goes back
-    if (ring_.size() > keep) std::vector<Piece>().swap(ring_);
+    larger_.reset();
+    ring_ = inline_;
+    capacity_ = inline_pieces;
+    first_ = 0;
 }
 
 int Bytes::gather(iovec* out, int most) const {
@@ -78,10 +80,12 @@ void Bytes::add_tail(ChunkPool& pool, size_t bytes) {
 }
 
 Piece& Bytes::push() {
-    if (count_ == ring_.size()) {
-        std::vector<Piece> larger(std::max<size_t>(4, ring_.size() * 2));
-        for (uint32_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(first_ + i) & (ring_.size() - 1)]);
-        ring_.swap(larger);
+    if (count_ == capacity_) {
+        auto larger = std::make_unique<Piece[]>(size_t{capacity_} * 2);
+        for (uint32_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(first_ + i) & (capacity_ - 1)]);
+        larger_ = std::move(larger);
+        ring_ = larger_.get();
+        capacity_ *= 2;
         first_ = 0;
     }
     ++count_;

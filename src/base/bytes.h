@@ -1,14 +1,15 @@
 // Bytes: a queue of bytes in pieces of chunks, filled behind and emptied in front. Small runs are copied into
 // a tail chunk of its own; large ones that already lie in a chunk are linked, not copied. Used for a body
-// and for a channel's output. Its ring of pieces keeps its room, so steady traffic allocates nothing.
+// and for a channel's output. A few pieces fit inside it; a longer queue has a ring of its own until it is
+// cleared.
 #pragma once
 
 #include <algorithm>
 #include <cassert>
 #include <cstdint>
+#include <memory>
 #include <string_view>
 #include <sys/uio.h>
-#include <vector>
 
 #include "base/chunk.h"
 
@@ -25,6 +26,10 @@ struct Piece {
 
 class Bytes {
   public:
+    Bytes() = default;
+    Bytes(const Bytes&) = delete;
+    Bytes& operator=(const Bytes&) = delete;
+
     // A shorter run is copied: a piece of its own would cost more than the copy, and would hold a chunk that
     // is mostly empty. So a queue of long runs is at least half full of bytes.
     static constexpr size_t least_linked = 8192;
@@ -33,7 +38,7 @@ class Bytes {
     size_t size() const { return size_; }
     size_t charge() const { return charge_; }  // the capacities of all chunks, each piece's for itself
     size_t pieces() const { return count_; }
-    const Piece& piece(size_t i) const { return ring_[(first_ + i) & (ring_.size() - 1)]; }
+    const Piece& piece(size_t i) const { return ring_[(first_ + i) & (capacity_ - 1)]; }
 
     // Room for `bytes` in one run behind the last byte; what is written there counts once committed.
     char* reserve(ChunkPool& pool, size_t bytes) {
@@ -62,12 +67,17 @@ class Bytes {
     int gather(iovec* out, int most) const;
 
   private:
-    Piece& back() { return ring_[(first_ + count_ - 1) & (ring_.size() - 1)]; }
+    Piece& back() { return ring_[(first_ + count_ - 1) & (capacity_ - 1)]; }
     size_t room() { return back().chunk->capacity - back().end; }
     void add_tail(ChunkPool& pool, size_t bytes);
     Piece& push();
 
-    std::vector<Piece> ring_;  // its size is a power of two, or 0
+    static constexpr uint32_t inline_pieces = 2;  // most messages need no more, and then allocate nothing
+
+    Piece inline_[inline_pieces];
+    std::unique_ptr<Piece[]> larger_;
+    Piece* ring_ = inline_;
+    uint32_t capacity_ = inline_pieces;  // a power of two
     uint32_t first_ = 0;
     uint32_t count_ = 0;
     bool has_tail_ = false;  // the last piece's chunk was taken here, so the room behind it is ours to fill

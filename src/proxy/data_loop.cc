@@ -6,6 +6,11 @@
 
 namespace penstock {
 
+// What `penstock check` counts with: per connection at most 600 bytes while it idles; a waiting exchange at
+// most 2 KiB without its body.
+static_assert(sizeof(ClientH1) <= 600);
+static_assert(sizeof(Exchange) <= 2048);
+
 namespace {
 
 // Wakes for backend sessions (abandoned work) and for exchanges go through one number space.

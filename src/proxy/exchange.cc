@@ -267,7 +267,8 @@ bool Exchange::may_retry(const BackendSide& side, Cause cause) const {
 
 void Exchange::backend_failed(Time now) {
     Cause cause = response.failure();
-    if (!backend_) return fail(cause, now);
+    // Rubbish proves nothing: who sent it may still be at work, so its side keeps the lease until the end.
+    if (!backend_ || cause == Cause::bad_response) return fail(cause, now);
     bool again = may_retry(*backend_, cause);
     tried_ = cause;
     bool stale = cause == Cause::backend_reset && backend_->reused && stale_retries_ == 0;
