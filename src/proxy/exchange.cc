@@ -52,7 +52,7 @@ void Exchange::woken() {
 
 void Exchange::run(Time now) {
     if (step_ == Step::ended) return;
-    if (client_left && !response.is_sent()) return hang_up(now);
+    if (client_left && !(response.is_sent() && backend_is_done())) return hang_up(now);
     if (step_ == Step::arrived) arrive(now);
     if (step_deadline_.expired() || absolute_.expired()) on_deadline(now);
     if (step_ == Step::ended) return;
@@ -240,7 +240,7 @@ void Exchange::relay(Time now) {
         // A response has begun: the request will not be sent again.
         request.body.stop_keeping();
     }
-    if (backend_ && response.is_complete() && (!response.tunnel || request.is_sent())) {
+    if (backend_ && backend_is_done()) {
         backend_done_ = now;
         BackendSide* done = backend_;
         backend_ = nullptr;

@@ -108,6 +108,9 @@ class Exchange final : public Task, public Mortal {
     void log(Time now);
     void watch(Time now);
     Duration timeout_of(Waiting what) const;
+    bool backend_is_done() const {  // of a tunnel: both directions have been shut
+        return response.is_complete() && (!response.tunnel || request.is_sent());
+    }
     std::string_view request_id();
     void park_wakes(Wakes& wakes, Time now);
 

@@ -87,7 +87,7 @@ void Exchange::on_deadline(Time now) {
     if (absolute_.expired()) {
         absolute_.disarm();
         step_deadline_.disarm();
-        if (step_ == Step::answered || response.is_complete()) return;
+        if (step_ == Step::answered || backend_is_done()) return;
         if (step_ == Step::queued) queued_ = now - asked_;
         return fail(Cause::request_timeout, now);
     }
