@@ -1,6 +1,8 @@
 #include "app/server.h"
 
+#include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <random>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -65,6 +67,7 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     Result<> start();
     Result<> open_listeners();
     Result<> open_admin();
+    void limit_connections();
     void start_threads();
     void drain(Time now);
     void stop_threads();
@@ -177,6 +180,7 @@ Result<> RunningServer::start() {
     for (auto& station : stations_) station->data->deal_to(all);
     if (auto opened = open_listeners(); !opened) return opened;
     if (auto opened = open_admin(); !opened) return opened;
+    limit_connections();
     start_threads();
     fleet_.start_workers();
     for (const std::string& listener : listeners_) log::info("listening on {}", listener);
@@ -212,6 +216,33 @@ Result<> RunningServer::open_admin() {
     if (!fd) return failure(fd.error().message);
     admin_ = std::make_unique<Admin>(loop_, *fd, pages_);
     return {};
+}
+
+// Clients may not take the descriptors that serving them needs: for backends, new workers, the admin address.
+void RunningServer::limit_connections() {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_NOFILE, &limit);
+    uint64_t open = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++open;
+    uint64_t left = limit.rlim_cur > open ? limit.rlim_cur - open : 0;
+    uint64_t kept = 16;
+    for (const LiveUpstream* upstream : fleet_.upstreams()) {
+        kept += upstream->settings.workers ? upstream->settings.workers->count * uint64_t{8} : 0;
+        bool unlimited = false;
+        for (const Server& server : upstream->settings.servers) {
+            kept += server.concurrency;
+            unlimited |= server.concurrency == 0;
+        }
+        if (upstream->settings.workers)
+            kept += uint64_t{upstream->settings.workers->count} * upstream->settings.concurrency;
+        if (unlimited) kept += left / 2;  // each request may need a connection of its own
+    }
+    uint64_t room = left - std::min(kept, left / 2);
+    shared_.most_connections =
+        static_cast<uint32_t>(std::min<uint64_t>(config_.limits.connections, std::max<uint64_t>(room, 1)));
+    if (shared_.most_connections < config_.limits.connections)
+        log::warn("at most {} client connections, not {}: this process may open {} files (ulimit -n)",
+                  shared_.most_connections, config_.limits.connections, limit.rlim_cur);
 }
 
 void RunningServer::start_threads() {
@@ -298,7 +329,9 @@ void RunningServer::stop_threads() {
 Status RunningServer::status() {
     Status out;
     out.version = PENSTOCK_VERSION;
-    out.state = draining_ ? "draining" : "ready";
+    // Said when it is true: no loop takes anything new.
+    bool all_drain = std::ranges::all_of(stations_, [](auto& station) { return station->data->draining(); });
+    out.state = draining_ && all_drain ? "draining" : "ready";
     out.listeners = listeners_;
     if (admin_) out.admin = admin_->address();
     out.loops = config_.threads;

@@ -11,8 +11,13 @@
 namespace penstock {
 
 namespace {
-// A unix socket whose backlog is full says so at once, and nobody tells when that is over.
+// A unix socket whose backlog is full says so at once, as does a process without descriptors or ports left;
+// and nobody tells when that is over. It is asked again until timeouts.connect.
 constexpr Duration dial_again = 2ms;
+bool may_pass(int error) {
+    return error == EAGAIN || error == EMFILE || error == ENFILE || error == EADDRNOTAVAIL ||
+           error == ENOBUFS || error == ENOMEM;
+}
 }  // namespace
 
 BackendH1::BackendH1(DataLoop& loop, LiveUpstream& upstream, BackendId backend, uint32_t generation)
@@ -39,7 +44,7 @@ void BackendH1::reap() {
 int BackendH1::dial(const SocketAddress& address, Time now) {
     dialed_ = address;
     int error = channel_.connect(address);
-    if (error == EAGAIN) {
+    if (may_pass(error)) {
         loop_.turn().arm(deadline_, now + dial_again);
         return 0;
     }
@@ -93,6 +98,7 @@ void BackendH1::read_response() {
         loop_.turn().mark(*this);
     }
     if (broken_ && !exchange_) channel_.discard_input();
+    if (answer_begun && !response_complete_ && !broken_ && !channel_.readable()) channel_.look_for_reset();
     if ((channel_.at_end() || channel_.dead()) && !response_complete_ &&
         (channel_.input().empty() || reading_head_ || channel_.dead()))
         ended_by_backend();
@@ -445,7 +451,7 @@ void BackendH1::run(Time now) {
         case State::dialing:
             if (!channel_.is_open() && deadline_.expired()) {
                 int error = channel_.connect(dialed_);
-                if (error == EAGAIN) return loop_.turn().arm(deadline_, now + dial_again);
+                if (may_pass(error)) return loop_.turn().arm(deadline_, now + dial_again);
                 if (error != 0) return fail(Cause::connect_failure);
             }
             if (!channel_.is_open() || channel_.connecting()) return;

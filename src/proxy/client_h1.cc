@@ -88,8 +88,7 @@ void ClientH1::begin_exchange(const Head& head) {
     deadline_.disarm();
     state_ = State::exchange;
     http10_ = head.version == Version::http10;
-    keep_ = continued_ = omit_body_ = false;
-    chunked_total_ = 0;
+    keep_ = continued_ = omit_body_ = looked_ = false;
     exchange.request.framing = reader_.framing();
     exchange.request.head = copy_head(head, exchange.arena());
     exchange.request.fill_to(Progress::head);
@@ -180,7 +179,6 @@ void ClientH1::fill_body() {
             break;
         }
         if (!read.data.empty()) {
-            chunked_total_ += read.data.size();
             if (request) request->body.append(channel_.input_chunk(), read.data);
             if (request && request->filled() == Progress::head) request->fill_to(Progress::body);
             moved = true;
@@ -199,6 +197,11 @@ void ClientH1::fill_body() {
 void ClientH1::wake(Time now) {
     Message& request = exchange_->request;
     Message& response = exchange_->response;
+    if (exchange_->step() == Exchange::Step::queued && !looked_) {
+        looked_ = true;  // once: from here on it is paused, and told
+        channel_.look_for_reset();
+        note_end();
+    }
     if (exchange_->send_continue && !continued_) {
         // Nobody waits for it any more once the body has begun to come by itself.
         if (!http10_ && request.body.total() == 0 && channel_.input().empty()) channel_.write(continue_head);

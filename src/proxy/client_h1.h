@@ -73,7 +73,6 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     H1BodyReader body_reader_;
     Exchange* exchange_ = nullptr;
     uint64_t counted_in_ = 0, counted_out_ = 0;
-    uint64_t chunked_total_ = 0;  // body bytes of this request, against limits.body
     State state_ = State::head;
     Framed framed_ = Framed::by_length;
     bool first_ = true;       // no request was served yet
@@ -81,6 +80,7 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     bool omit_body_ = false;  // HEAD, 204, 304
     bool http10_ = false;
     bool continued_ = false;     // 100 Continue went out
+    bool looked_ = false;        // for a reset, when the exchange began to wait
     bool header_clock_ = false;  // a head has begun
     const bool trusted_;
     char port_[6];

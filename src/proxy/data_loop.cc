@@ -71,7 +71,7 @@ void DataLoop::listen(int fd, unsigned number) {
 }
 
 bool DataLoop::has_room() {
-    return shared_.connections.load(std::memory_order_relaxed) < config().limits.connections;
+    return shared_.connections.load(std::memory_order_relaxed) < shared_.most_connections;
 }
 
 void DataLoop::accepted(Listener& listener, int fd, const SocketAddress& from) {
@@ -168,8 +168,6 @@ BackendSide* DataLoop::open(Exchange& exchange, Lease& lease, Outcome& outcome, 
     BackendH1* fresh = backends_.make(*this, upstream, lease.backend(), lease.generation());
     int error = fresh->dial(*address, now);
     if (error != 0) {
-        // Out of descriptors is our fault, not the backend's.
-        if (error == EMFILE || error == ENFILE || error == EADDRNOTAVAIL) outcome = Outcome::unused;
         fresh->close_uncounted();
         return nullptr;
     }
@@ -193,7 +191,7 @@ void DataLoop::leave() {
 }
 
 void DataLoop::check_whether_done() {
-    if (!draining_ || clients_.live() > 0 || exchanges_.live() > 0) return;
+    if (!draining() || clients_.live() > 0 || exchanges_.live() > 0) return;
     if (!finished_.exchange(true, std::memory_order_relaxed)) shared_.post.wake_main();
     if (leaving_ && backends_.live() == 0) loop_.stop();
 }

@@ -31,7 +31,8 @@ struct Shared {
     Post& post;
     MemoryTotal& memory;
     StatsBook& book;
-    LineWriter* access_writer;  // null: no access log
+    LineWriter* access_writer;               // null: no access log
+    uint32_t most_connections = UINT32_MAX;  // of clients; set before the loops run
     std::atomic<uint32_t> connections{0};
 };
 
@@ -52,7 +53,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     bool leaving() const { return leaving_; }
     bool finished() const { return finished_.load(std::memory_order_relaxed); }  // any thread: drained
     size_t abandoned() const { return backends_.live() - pool_.size(); }
-    bool draining() const { return draining_; }
+    bool draining() const { return draining_.load(std::memory_order_relaxed); }  // any thread
 
     Loop& loop() { return loop_; }
     Turn& turn() { return loop_.turn(); }
@@ -115,7 +116,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::vector<DataLoop*> all_;
     size_t next_dealt_ = 0;
-    bool draining_ = false;
+    std::atomic<bool> draining_{false};
     bool leaving_ = false;
     std::atomic<bool> finished_{false};
 };
