@@ -94,6 +94,11 @@ void Channel::resume() {
     if (readable_) read_some();
 }
 
+void Channel::look_for_reset() {
+    if (fd_ < 0 || connecting_ || dead_) return;
+    if (int error = socket_error(fd_); error != 0) fail(error);
+}
+
 void Channel::read_some() {
     if (fd_ < 0 || connecting_) return;
     size_t got = 0;

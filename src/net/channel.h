@@ -67,6 +67,9 @@ class Channel final : public Output {
     void discard_input() { begin_ = end_; }
     void pause() { paused_ = true; }
     void resume();  // in advance: reads at once if there is something, and calls fill()
+    // A reset that came with bytes before it looks like nothing but bytes, and no event follows: where more
+    // is waited for, ask. Makes the channel dead, and marks the user, if so.
+    void look_for_reset();
     bool paused() const { return paused_; }
     bool readable() const { return readable_; }
     bool fin_seen() const { return fin_seen_; }
