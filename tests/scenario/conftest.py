@@ -36,9 +36,9 @@ class Lab:
         self.running.append(proxy)
         return proxy
 
-    def backend(self, kind, unix=False):
+    def backend(self, kind, unix=False, **settings):
         path = os.path.join(self.folder, f"{len(self.backends)}.sock") if unix else None
-        made = kind(path)
+        made = kind(path, **settings)
         self.backends.append(made)
         return made
 
@@ -80,8 +80,8 @@ def penstock(lab):
 
 @pytest.fixture
 def scripted(lab):
-    """scripted(unix=False): a new ScriptedBackend."""
-    return lambda unix=False: lab.backend(ScriptedBackend, unix)
+    """scripted(unix=False, backlog=...): a new ScriptedBackend."""
+    return lambda unix=False, **settings: lab.backend(ScriptedBackend, unix, **settings)
 
 
 @pytest.fixture

@@ -32,6 +32,15 @@ def test_connection_options_are_read_whatever_their_case_and_company(table):
     client.expect_end()
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("fields", ["Connection: keep-alive, close\r\n", "Connection: close, keep-alive\r\n",
+                                    "Connection: keep-alive\r\nConnection: close\r\n"])
+def test_close_outweighs_keep_alive(table, version, fields):
+    client = table.proxy.connect().get("/x", fields, version=version)
+    assert client.read_response().head.list("connection") in (["close"], [])
+    client.expect_end()
+
+
 def test_an_http_1_0_connection_is_closed(table):
     client = table.proxy.connect().get("/x", version="1.0")
     answer = client.read_response()
@@ -233,6 +242,26 @@ def test_more_pipelined_bytes_than_are_kept_wait_in_the_socket(penstock, scripte
         assert at_work.request.target == f"/{turn}"
         at_work.respond(str(turn))
         assert client.read_response().body == str(turn).encode()
+
+
+def test_a_body_in_chunks_that_is_broken_ends_the_pipeline(table):
+    seen = len(table.backend.seen)
+    client = table.proxy.connect().get("/1")
+    client.send("POST /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+                "5\r\nhello!\r\n0\r\n\r\n").get("/3")
+    assert echoed(client.read_response()).line == "GET /1 HTTP/1.1"
+    assert_refused(client.read_response(), 400, "bad_request")
+    client.expect_end()
+    assert "/3" not in table.backend.targets()[seen:]
+
+
+def test_a_request_behind_one_whose_answer_says_close_to_us_is_served(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get("/1").get("/2")
+    backend.next_request().respond("one", fields="Connection: close\r\n").close()
+    assert client.read_response().body == b"one"
+    backend.next_request().respond("two")
+    assert client.read_response().body == b"two"
 
 
 def test_head_requests_in_a_pipeline_keep_it_in_step(table):

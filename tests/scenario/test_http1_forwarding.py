@@ -227,7 +227,7 @@ def test_rubbish_of_a_trusted_proxy_is_replaced(trusting, name, value):
 
 def test_a_client_over_a_unix_socket_is_believed(penstock, echo, lab):
     proxy = penstock(servers=[echo()], listen=[{"address": f"unix:{lab.folder}/front.sock"}], trusted_proxies=[])
-    client = proxy.connect(proxy.addresses[0]).get("/x", "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n")
+    client = proxy.connect(proxy.address).get("/x", "X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: https\r\n")
     facts = echoed(client.read_response())
     assert facts.get("x-forwarded-for") == ["203.0.113.7"] and facts.get("x-forwarded-proto") == ["https"]
     facts = echoed(client.get("/y").read_response())
@@ -291,7 +291,7 @@ def test_the_id_that_a_backend_makes_up_does_not_stand_beside_that_of_the_reques
 def test_a_refusal_has_an_id_too_and_the_log_has_it(penstock, echo, raw):
     proxy = penstock(servers=[echo()], routes=[{"prefix": "/api/", "upstream": "main"}])
     answer = proxy.connect().send(raw).read_response()
-    assert answer["x-request-id"] == "mine-2" if "mine-2" in raw else re.fullmatch("[0-9a-f]{32}", answer["x-request-id"])
+    assert re.fullmatch("mine-2" if "mine-2" in raw else "[0-9a-f]{32}", answer["x-request-id"])
     proxy.wait_access(lambda line: line.get("request_id") == answer["x-request-id"])
 
 

@@ -2,6 +2,7 @@
 The upstream has a slot limit, so that a body is complete before a backend is asked for."""
 import pytest
 
+from lib.cases import bad_chunks
 from lib.checks import Table, assert_refused, echoed
 
 
@@ -79,56 +80,6 @@ ambiguous = {
     "a Content-Length of 2 to the 64th": post("Content-Length: 18446744073709551616", "hello"),
     "a Content-Length of 2 to the 64th and 5": post("Content-Length: 18446744073709551621", "hello"),
     "a Content-Length of 400 digits": post("Content-Length: " + "9" * 400, "hello"),
-}
-
-bad_chunks = {
-    "a size that is no number": "g\r\nhello\r\n0\r\n\r\n",
-    "a size with a prefix": "0x5\r\nhello\r\n0\r\n\r\n",
-    "a size with a plus": "+5\r\nhello\r\n0\r\n\r\n",
-    "a size with a minus": "-5\r\nhello\r\n0\r\n\r\n",
-    "an empty size": "\r\nhello\r\n0\r\n\r\n",
-    "a size that is an extension only": ";a=b\r\nhello\r\n0\r\n\r\n",
-    "a space before the size": " 5\r\nhello\r\n0\r\n\r\n",
-    "a space inside the size": "1 0\r\nhello\r\n0\r\n\r\n",
-    "a size of 2 to the 64th": "10000000000000000\r\nhello\r\n0\r\n\r\n",
-    "a size of 2 to the 64th and 5": "10000000000000005\r\nhello\r\n0\r\n\r\n",
-    "a size of 40 digits": "F" * 40 + "\r\nhello\r\n0\r\n\r\n",
-    "a bare LF after the size": "5\nhello\r\n0\r\n\r\n",
-    "a bare CR after the size": "5\rhello\r\n0\r\n\r\n",
-    "data longer than its size": "5\r\nhello!\r\n0\r\n\r\n",
-    "no CRLF after the data": "5\r\nhello0\r\n\r\n",
-    "a bare LF after the data": "5\r\nhello\n0\r\n\r\n",
-    "a bare CR after the data": "5\r\nhello\r0\r\n\r\n",
-    "a bare LF after the last size": "5\r\nhello\r\n0\n\r\n",
-    "a tab before the size": "\t5\r\nhello\r\n0\r\n\r\n",
-    "a space after the size": "5 \r\nhello\r\n0\r\n\r\n",
-    "a tab after the size": "5\t\r\nhello\r\n0\r\n\r\n",
-    "two CRs after the size": "5\r\r\nhello\r\n0\r\n\r\n",
-    "an h after the size": "5h\r\nhello\r\n0\r\n\r\n",
-    "a size with an underscore": "0_5\r\nhello\r\n0\r\n\r\n",
-    "a size of 2 to the 63rd": "8000000000000000\r\nhello\r\n0\r\n\r\n",
-    "data shorter than its size": "6\r\nhello\r\n0\r\n\r\n",
-    "no CR after the data": "5\r\nhelloX\n0\r\n\r\n",
-    "an extension without a name": "5;\r\nhello\r\n0\r\n\r\n",
-    "an extension with only a value": "5;=b\r\nhello\r\n0\r\n\r\n",
-    "an extension without its value": "5;a=\r\nhello\r\n0\r\n\r\n",
-    "an extension behind an unquoted value": "5;a=b;c\r\nhello\r\n0\r\n\r\n",
-    "a space in an extension": "5; a=b\r\nhello\r\n0\r\n\r\n",
-    "bytes behind a quoted value": '5;a="b"c\r\nhello\r\n0\r\n\r\n',
-    "a quoted value that is never closed": '5;a="b\r\nhello\r\n0\r\n\r\n',
-    "a line end inside a quoted value": '5;a="\r\n0\r\n\r\n"\r\nhello\r\n0\r\n\r\n',
-    "an escape inside a quoted value": '5;a="b\\"c"\r\nhello\r\n0\r\n\r\n',
-    "a broken extension at the last size": "5\r\nhello\r\n0;a=b;c\r\n\r\n",
-    "a bare LF inside an extension": "5;a=b\nc\r\nhello\r\n0\r\n\r\n",
-    "a bare CR inside an extension": "5;a=b\rc\r\nhello\r\n0\r\n\r\n",
-    "a NUL inside an extension": "5;a=\0\r\nhello\r\n0\r\n\r\n",
-    "a trailer without a colon": "5\r\nhello\r\n0\r\nX-A\r\n\r\n",
-    "a trailer with a space before its colon": "5\r\nhello\r\n0\r\nX-A : b\r\n\r\n",
-    "a trailer with an empty name": "5\r\nhello\r\n0\r\n: b\r\n\r\n",
-    "a folded trailer": "5\r\nhello\r\n0\r\nX-A: b\r\n c\r\n\r\n",
-    "a trailer with a NUL": "5\r\nhello\r\n0\r\nX-A: \0\r\n\r\n",
-    "a trailer that ends with a bare LF": "5\r\nhello\r\n0\r\nX-A: b\n\r\n",
-    "a bare LF at the very end": "5\r\nhello\r\n0\r\n\n",
 }
 
 

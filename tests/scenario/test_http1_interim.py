@@ -1,4 +1,4 @@
-"""Interim answers (1xx), Expect: 100-continue, and final answers that come before the request is complete."""
+"""Interim answers (1xx), and Expect: 100-continue."""
 import pytest
 
 from lib.checks import assert_refused, echoed
@@ -100,6 +100,71 @@ def test_a_client_that_expects_100_may_send_its_body_in_chunks(penstock, echo):
     assert echoed(client.read_response()).body == "hello"
 
 
+def test_a_request_that_finds_no_memory_is_refused_without_a_100(penstock, echo):
+    backend = echo()
+    proxy = penstock(servers=[backend], limits={"memory": "2MiB"}, buffer={"request": "8MiB"}, concurrency=1)
+    client = proxy.connect().send(expecting.replace(": 5", ": 7000000"))
+    assert_refused_before_its_body(client, 503, "memory_full")
+    client.expect_end()
+    assert backend.seen == []
+
+
+def test_a_body_in_chunks_beyond_the_limit_is_refused_after_its_100(penstock, echo):
+    backend = echo()
+    client = penstock(servers=[backend], concurrency=1, limits={"body": "1KiB"}).connect()
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert client.read_head().status == 100
+    client.chunk("x" * 1025)
+    assert_refused(client.read_response(), 413, "bad_request")
+    client.expect_end()
+    assert backend.seen == []
+
+
+def test_the_expectation_does_not_reach_the_backend_and_its_answer_not_the_client_twice(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], concurrency=1).connect().send(expecting)
+    assert client.read_head().status == 100
+    client.send("hello")
+    at_work = backend.next_request()
+    assert not at_work.request.has("expect")
+    at_work.send("HTTP/1.1 100 Continue\r\n\r\n" * 3).respond("done")
+    answer = client.read_response()
+    assert (answer.interims, answer.body) == ([], b"done")
+
+
+def test_every_request_of_a_connection_gets_its_own_100(penstock, echo):
+    client = penstock(servers=[echo()]).connect()
+    for _ in range(3):
+        client.send(expecting)
+        assert client.read_head().status == 100
+        client.send("hello")
+        assert echoed(client.read_response()).body == "hello"
+
+
+def test_an_expectation_in_a_pipeline_is_met_in_its_place(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get("/first").send(expecting)
+    first = backend.next_request()
+    first.respond("first")
+    assert client.read_response().body == b"first"
+    assert client.read_head().status == 100
+    client.send("hello")
+    then = backend.next_request()
+    assert then.read_body()[0] == b"hello"
+    then.respond("done")
+    assert client.read_response().body == b"done"
+
+
+def test_a_client_that_never_sends_the_body_it_announced_gets_408(penstock, echo):
+    backend = echo()
+    client = penstock(servers=[backend], concurrency=1, limits={"client_body_timeout": "200ms"}).connect()
+    client.send(expecting)
+    assert client.read_head().status == 100
+    assert_refused(client.read_response(), 408, "body_timeout")
+    client.expect_end()
+    assert backend.seen == []
+
+
 def test_an_expectation_without_a_body_needs_no_100(penstock, echo):
     client = penstock(servers=[echo()]).connect()
     client.get("/x", "Expect: 100-continue\r\n")
@@ -175,6 +240,55 @@ def test_interim_answers_that_come_byte_by_byte_are_the_same(penstock, scripted)
     assert (answer.status, answer.body, len(answer.interims)) == (200, b"done", 2)
 
 
+@pytest.mark.parametrize("fields", ["Content-Length: 5\r\n", "Transfer-Encoding: chunked\r\n"])
+def test_an_interim_answer_has_no_body_whatever_it_says(penstock, scripted, fields):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get()
+    backend.next_request().send(f"HTTP/1.1 103 Early Hints\r\n{fields}\r\n").respond("done")
+    answer = client.read_response()
+    assert [head.status for head in answer.interims] == [103]
+    assert not answer.interims[0].has("content-length") and not answer.interims[0].has("transfer-encoding")
+    assert answer.body == b"done"
+
+
+def test_interim_answers_to_head_are_passed_on_too(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+    backend.next_request().send(hints(1) + "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
+    answer = client.read_response("HEAD")
+    assert (len(answer.interims), answer["content-length"]) == (1, "5")
+
+
+@pytest.mark.parametrize("raw", ["HTTP/1.1 103 Early Hints\r\nX-A : b\r\n\r\n", "HTTP/1.1 103 Early\nHints\r\n\r\n",
+                                 "HTTP/1.1 103 Early Hints\r\nLink: a\0\r\n\r\n",
+                                 "HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n"],
+                         ids=["space before a colon", "bare LF", "NUL", "two lengths"])
+def test_a_broken_interim_answer_is_502(penstock, scripted, raw):
+    backend = scripted()
+    client = penstock(servers=[backend], retry={"attempts": 0}).connect().get()
+    at_work = backend.next_request().send(raw).respond("poison")
+    assert_refused(client.read_response(), 502, "bad_response")
+    at_work.expect_gone()
+
+
+def test_a_backend_that_dies_after_an_interim_answer_is_502(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get()
+    at_work = backend.next_request().send(hints(1))
+    assert client.read_head().status == 103
+    at_work.close()
+    assert_refused(client.read_response(), 502, "backend_reset")
+
+
+def test_an_interim_answer_does_not_stop_the_clock_of_the_first_byte(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], timeouts={"first_byte": "300ms"}, retry={"attempts": 0}).connect().get()
+    at_work = backend.next_request().send(hints(1))
+    answer = client.read_response()
+    assert_refused(answer, 504, "first_byte_timeout")
+    at_work.expect_gone()
+
+
 @pytest.mark.parametrize("status", ["102 Processing", "110 Whatever", "199 Odd"])
 def test_other_interim_answers_pass_as_well(penstock, scripted, status):
     backend = scripted()
@@ -232,73 +346,3 @@ def test_a_101_while_an_expectation_is_pending_opens_no_tunnel(penstock, scripte
     at_work.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
     assert_refused(client.read_response(), 502, "bad_response")
     at_work.read_to_end()
-
-
-# ---- final answers that come early
-
-def test_a_413_reaches_a_client_that_is_still_uploading(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend], limits={"body": "1GiB"}).connect()
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 500000000\r\n\r\n" + "x" * 100_000)
-    at_work = backend.next_request()
-    at_work.respond("too much", "413 Content Too Large", "Connection: close\r\n").close()
-    answer = client.read_response()
-    assert (answer.status, answer.body) == (413, b"too much")
-    assert not answer.head.has("x-penstock-reason")
-    # What the client still sends is read for a while and thrown away: no reset on top of the answer.
-    client.send("x" * 100_000)
-    client.expect_end()
-
-
-def test_a_413_reaches_a_client_that_uploads_all_before_it_reads(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend]).connect()
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 400000\r\n\r\n")
-    backend.next_request().respond("too much", "413 Content Too Large", "Connection: close\r\n").close()
-    client.send("x" * 400_000)
-    answer = client.read_response()
-    assert (answer.status, answer.body) == (413, b"too much")
-
-
-def test_an_early_answer_that_streams_passes_while_the_client_has_stopped_sending(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend]).connect()
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").chunk("question")
-    at_work = backend.next_request()
-    assert at_work.read_chunk() == b"question"
-    at_work.send("HTTP/1.1 401 Unauthorized\r\nTransfer-Encoding: chunked\r\n\r\n").chunk("no")
-    assert client.read_head().status == 401
-    assert client.read_chunk() == b"no"
-    at_work.chunk("never").last_chunk()
-    assert client.read_chunked() == (b"never", [])
-
-
-def test_an_answer_that_begins_before_the_request_ends_may_be_a_conversation(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend]).connect()
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-    at_work = backend.next_request()
-    at_work.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-    assert client.read_head().status == 200
-    for word in ("one", "two", "three"):
-        client.chunk(word)
-        assert at_work.read_chunk() == word.encode()
-        at_work.chunk(word.upper())
-        assert client.read_chunk() == word.upper().encode()
-    client.last_chunk()
-    assert at_work.read_chunk() == b"" and at_work.read_trailers() == []
-    at_work.last_chunk()
-    assert client.read_chunked() == (b"", [])
-
-
-def test_an_answer_behind_a_failed_write_is_found(penstock, scripted):
-    # The backend answers and closes while the request is on its way: the proxy's write fails, yet a 413 lies readable.
-    backend = scripted()
-    client = penstock(servers=[backend]).connect()
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000000\r\n\r\n" + "x" * 10)
-    at_work = backend.next_request()
-    at_work.respond("too much", "413 Content Too Large")
-    at_work.half_close()
-    client.send("x" * 2_000_000)
-    answer = client.read_response()
-    assert (answer.status, answer.body) == (413, b"too much")

@@ -3,6 +3,7 @@ short here, so that the tests are; that a time is not cut short is shown by an e
 
 import os
 import resource
+import signal
 
 import pytest
 
@@ -75,6 +76,17 @@ def test_chunks_of_the_size_allowed_pass(table):
     for _ in range(4):
         client.chunk("x" * 16384)
     assert echoed(client.last_chunk().read_response()).body_size == 65536
+
+
+def test_chunks_beyond_the_limit_never_look_complete_to_the_backend(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], limits={"body": "64KiB"}).connect()
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").chunk("x" * 60_000)
+    at_work = backend.next_request()
+    assert sum(len(at_work.read_chunk()) for _ in range(1)) > 0
+    client.chunk("x" * 6000).last_chunk()
+    assert_refused(client.read_response(), 413, "bad_request")
+    assert b"0\r\n\r\n" not in at_work.read_to_end()
 
 
 # ---- what is left unread of a refused request
@@ -186,8 +198,7 @@ def test_a_slow_backend_is_not_taken_for_a_slow_client(penstock, scripted):
     # The clock: another client, who is hung up after all the client timeouts have passed.
     backend = scripted()
     proxy = penstock(servers=[backend], threads=1, limits={
-        "client_header_timeout": "100ms", "client_body_timeout": "100ms", "client_write_timeout": "100ms",
-        "client_idle_timeout": "300ms"})
+        "client_body_timeout": "100ms", "client_write_timeout": "100ms", "client_idle_timeout": "300ms"})
     client = proxy.connect().post("/slow", "hello")
     at_work = backend.next_request()
     at_work.read_body()
@@ -231,6 +242,34 @@ def test_a_client_that_closes_its_half_has_hung_up_by_default(penstock, scripted
     client.half_close()
     at_work.expect_gone()
     assert client.read_to_end() == b""
+
+
+@pytest.mark.parametrize("leave", ["close", "half_close", "reset"])
+def test_a_client_that_leaves_right_behind_its_request_is_never_seen_by_a_backend(penstock, scripted, leave):
+    backend = scripted()
+    proxy = penstock(servers=[backend], concurrency=1, threads=1)
+    running = proxy.connect().get("/running")
+    at_work = backend.next_request()
+    leaving = proxy.connect().get("/known")
+    proxy.wait_queue(1)                        # it is accepted; now its next request and its end come at once
+    at_work.respond("ran")
+    assert running.read_response().body == b"ran"
+    at_work = backend.next_request()
+    at_work.respond("known")
+    assert leaving.read_response().body == b"known"
+    running.get("/running")
+    at_work = backend.next_request()
+    proxy.signal(signal.SIGSTOP)
+    leaving.get("/leaving")
+    getattr(leaving, leave)()
+    proxy.signal(signal.SIGCONT)
+    staying = proxy.connect().get("/staying")
+    proxy.wait_queue(1)
+    at_work.respond("ran")
+    at_work = backend.next_request()
+    assert at_work.request.target == "/staying"
+    at_work.respond("stayed")
+    assert staying.read_response().body == b"stayed"
 
 
 def test_a_client_that_closes_its_half_is_served_where_the_limits_say_so(penstock, scripted):

@@ -11,9 +11,10 @@ from lib.checks import assert_refused, echoed
 
 @pytest.fixture
 def one_loop(penstock, scripted):
-    """start(**settings) -> (backend, proxy)"""
-    def start(**settings):
-        backend = scripted()
+    """start(**settings) -> (backend, proxy). Connections idle for long, so that a slow machine keeps them."""
+    def start(unix=False, **settings):
+        backend = scripted(unix)
+        settings.setdefault("pool", {"idle": "60s"})
         return backend, penstock(servers=[backend], threads=1, **settings)
     return start
 
@@ -64,6 +65,23 @@ def test_requests_at_the_same_time_have_connections_of_their_own_and_get_their_o
 def test_an_idle_backend_connection_is_closed_after_its_time(one_loop):
     backend, proxy = one_loop(pool={"idle": "200ms"})
     serve(backend, proxy.connect(), "one").expect_end()
+
+
+def test_no_connection_is_kept_where_the_pool_has_no_time(one_loop):
+    backend, proxy = one_loop(pool={"idle": 0})
+    client = proxy.connect()
+    first = serve(backend, client, "one")
+    first.expect_end()
+    assert serve(backend, client, "two") is not first
+
+
+def test_a_backend_of_http_1_0_that_says_keep_alive_is_used_again(one_loop):
+    backend, proxy = one_loop()
+    client = proxy.connect().get("/one")
+    first = backend.next_request()
+    first.send("HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\none")
+    assert client.read_response().body == b"one"
+    assert serve(backend, client, "two") is first
 
 
 unclean = {
@@ -140,9 +158,10 @@ def test_the_next_request_is_unharmed_when_an_idle_connection_gets(one_loop, eve
 
 # ---- the race: the backend ends a kept connection just as a request goes out on it
 
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
 @pytest.mark.parametrize("ending", ["close", "reset"])
-def test_a_get_is_sent_once_more_on_a_fresh_connection_when_a_kept_one_ends_by(one_loop, ending):
-    backend, proxy = one_loop()
+def test_a_get_is_sent_once_more_on_a_fresh_connection_when_a_kept_one_ends_by(one_loop, ending, unix):
+    backend, proxy = one_loop(unix)
     client = proxy.connect()
     first = serve(backend, client, "one")
     client.get("/two")
@@ -170,25 +189,76 @@ def test_an_idempotent_request_is_sent_once_more_too(one_loop, method):
     assert client.read_response(method).status == 200
 
 
+def post_on_a_kept_connection(backend, client, **settings):
+    """A POST that went out on a connection which was used before; returns that. One that idled for a second is not
+    used for a POST: on a machine that stood still for so long, try again."""
+    for _ in range(10):
+        kept = serve(backend, client, "before")
+        client.post("/two", b"abc")
+        at_work = backend.next_request()
+        if at_work is kept:
+            return at_work
+        at_work.respond("too late")
+        assert client.read_response().body == b"too late"
+    raise AssertionError("no POST went out on a kept connection")
+
+
 def test_a_post_is_not_sent_twice(one_loop):
     backend, proxy = one_loop()
     client = proxy.connect()
-    first = serve(backend, client, "one")
-    client.post("/two", b"abc")
-    assert backend.next_request() is first
-    first.reset()
+    post_on_a_kept_connection(backend, client).reset()
     assert_refused(client.read_response(), 502, "backend_reset")
     # The next thing that a backend hears is the next request.
     serve(backend, client, "three")
 
 
+def test_a_body_that_was_let_go_of_is_not_sent_twice(one_loop):
+    # More than the buffer holds: the beginning is gone when the connection ends.
+    backend, proxy = one_loop(buffer={"request": "64KiB"})
+    client = proxy.connect()
+    first = serve(backend, client, "one")
+    client.send("PUT /two HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n" + "x" * 250_000)
+    assert backend.next_request() is first
+    first.read_exactly(250_000)
+    first.reset()
+    assert_refused(client.read_response(), 502, "backend_reset")
+    serve(backend, proxy.connect(), "three")
+
+
+def test_a_body_in_chunks_is_sent_again_whole_with_its_trailers(one_loop):
+    backend, proxy = one_loop()
+    client = proxy.connect()
+    first = serve(backend, client, "one")
+    client.send("PUT /two HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n").chunk("hello")
+    assert backend.next_request() is first
+    assert first.read_chunk() == b"hello"
+    client.chunk(" there").last_chunk("X-Sum: 1\r\n")
+    assert first.read_chunked() == (b" there", [("X-Sum", "1")])
+    first.reset()
+    fresh = backend.next_request()
+    assert fresh.read_body() == (b"hello there", [("X-Sum", "1")])
+    fresh.respond("two")
+    assert client.read_response().body == b"two"
+
+
+def test_a_request_that_is_not_complete_yet_is_sent_again_from_its_beginning(one_loop):
+    backend, proxy = one_loop()
+    client = proxy.connect()
+    first = serve(backend, client, "one")
+    client.send("PUT /two HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello")
+    assert backend.next_request() is first
+    first.expect("hello").reset()
+    fresh = backend.next_request()
+    fresh.expect("hello")
+    client.send("there")
+    fresh.expect("there").respond("two")
+    assert client.read_response().body == b"two"
+
+
 def test_a_post_is_sent_again_where_the_upstream_says_that_it_is_idempotent(one_loop):
     backend, proxy = one_loop(retry={"idempotent": True})
     client = proxy.connect()
-    first = serve(backend, client, "one")
-    client.post("/two", b"abc")
-    assert backend.next_request() is first
-    first.reset()
+    post_on_a_kept_connection(backend, client).reset()
     fresh = backend.next_request()
     assert fresh.request.line == "POST /two HTTP/1.1" and fresh.read_body()[0] == b"abc"
     fresh.respond("two")
@@ -275,7 +345,8 @@ def test_a_connection_is_not_used_again_when_the_client_leaves_in_the_middle_of_
 
 
 def test_a_late_answer_to_a_request_that_timed_out_goes_to_nobody(one_loop):
-    backend, proxy = one_loop(timeouts={"first_byte": "200ms"}, retry={"attempts": 0})
+    backend, proxy = one_loop(retry={"attempts": 0}, routes=[
+        {"path": "/one", "upstream": "main", "timeouts": {"first_byte": "200ms"}}, {"prefix": "/", "upstream": "main"}])
     client = proxy.connect().get("/one")
     first = backend.next_request()
     assert client.read_response().status == 504

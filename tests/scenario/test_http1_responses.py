@@ -1,11 +1,12 @@
 """What backends answer: bodies of every framing, truncation that the client can see, rubbish, resets."""
+import signal
 from types import SimpleNamespace
 
 import pytest
 
-from lib.backends import ScriptedBackend, unused_address
-from lib.checks import assert_refused
-from test_http1_framing import bad_chunks
+from lib.backends import ScriptedBackend
+from lib.cases import bad_chunks
+from lib.checks import assert_connection_is_not_used_again, assert_refused
 
 in_chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -28,15 +29,6 @@ def one_exchange(table, answer, end=None, method="GET"):
     if end:
         getattr(at_work, end)()
     return client, at_work
-
-
-def assert_connection_is_not_used_again(table, client, at_work):
-    """The client's next request is served, and on another backend connection."""
-    client.get("/next")
-    fresh = table.backend.next_request()
-    assert fresh is not at_work and fresh.request.target == "/next"
-    fresh.respond("next", fields="Connection: close\r\n")
-    assert client.read_response().body == b"next"
 
 
 # ---- framing
@@ -227,6 +219,21 @@ def test_an_answer_that_ends_early_in_one_piece_is_never_taken_for_a_whole_one(t
     assert answer.cut or answer.status == 502
 
 
+@pytest.mark.parametrize("raw", ["HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello",
+                                 in_chunks + "5\r\nhello\r\n", "HTTP/1.1 200 OK\r\n\r\nhello"],
+                         ids=["in the head", "by length", "in chunks", "by close"])
+def test_a_reset_that_comes_at_once_with_the_bytes_before_it_is_seen(penstock, scripted, raw):
+    backend = scripted()
+    proxy = penstock(servers=[backend], retry={"attempts": 0})
+    client = proxy.connect().get()
+    at_work = backend.next_request()
+    proxy.signal(signal.SIGSTOP)           # so that it finds both at once
+    at_work.send(raw).reset()
+    proxy.signal(signal.SIGCONT)
+    answer = client.read_response()
+    assert answer.cut or answer.status == 502
+
+
 def test_an_answer_ended_by_close_that_is_reset_does_not_look_complete(table):
     client = table.proxy.connect().get()
     at_work = table.backend.next_request()
@@ -341,69 +348,3 @@ def test_a_head_that_ends_in_the_middle_is_502(table):
     answer = client.read_response()
     assert_refused(answer, 502, "bad_response" if "bad" in answer["x-penstock-reason"] else "backend_reset")
     assert_connection_is_not_used_again(table, client, at_work)
-
-
-# ---- no answer at all
-
-def post_and(table, ending):
-    client = table.proxy.connect().post("/", b"hello")
-    at_work = table.backend.next_request()
-    at_work.expect("hello")
-    getattr(at_work, ending)()
-    return client, at_work
-
-
-@pytest.mark.parametrize("ending", ["close", "reset"])
-def test_502_backend_reset_is_sent_when_the_backend_ends_without_an_answer_by(table, ending):
-    client, at_work = post_and(table, ending)
-    assert_refused(client.read_response(), 502, "backend_reset")
-    assert_connection_is_not_used_again(table, client, at_work)
-
-
-def test_502_connect_failure_is_sent_when_nobody_listens(penstock):
-    proxy = penstock(servers=[unused_address()])
-    assert_refused(proxy.get(), 502, "connect_failure")
-
-
-def test_502_connect_failure_is_sent_when_the_unix_socket_is_not_there(penstock, lab):
-    proxy = penstock(servers=[f"unix:{lab.folder}/nobody.sock"])
-    assert_refused(proxy.get(), 502, "connect_failure")
-
-
-def test_a_client_connection_outlives_the_failure_of_a_backend(table):
-    client, _ = post_and(table, "reset")
-    assert client.read_response().status == 502
-    client.get("/next")
-    table.backend.next_request().respond("next")
-    assert client.read_response().body == b"next"
-
-
-def test_504_first_byte_timeout_is_sent_when_no_answer_begins_in_time(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend], timeouts={"first_byte": "200ms"}).connect().get()
-    at_work = backend.next_request()
-    assert_refused(client.read_response(), 504, "first_byte_timeout")
-    at_work.expect_gone()
-
-
-def test_an_answer_that_stops_is_cut_after_the_idle_timeout(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend], timeouts={"idle": "200ms"}).connect().get()
-    at_work = backend.next_request().send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n")
-    answer = client.read_response()
-    assert answer.cut and answer.body == b"hello"
-    at_work.expect_gone()
-
-
-def test_504_request_timeout_is_sent_when_the_whole_takes_too_long(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend], timeouts={"request": "200ms"}).connect().get()
-    backend.next_request()
-    assert_refused(client.read_response(), 504, "request_timeout")
-
-
-def test_the_status_for_a_timeout_is_the_configured_one(penstock, scripted):
-    backend = scripted()
-    client = penstock(servers=[backend], timeouts={"request": "200ms"}, status={"request_timeout": 408}).connect().get()
-    backend.next_request()
-    assert_refused(client.read_response(), 408, "request_timeout")

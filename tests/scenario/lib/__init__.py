@@ -4,6 +4,7 @@
     lib.backends  ScriptedBackend (each step in the hands of the test), EchoBackend (answers with what it received)
     lib.proxy     Penstock: the real program with a configuration, its log, its metrics, its status
     lib.checks    assert_refused and others: what several tests say in the same words
+    lib.cases     bytes that several tests send
 
 The fixtures in conftest.py make and stop these. A whole test:
 

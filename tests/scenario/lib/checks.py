@@ -27,6 +27,15 @@ def echoed(answer):
     return facts
 
 
+def assert_connection_is_not_used_again(table, client, at_work):
+    """The client's next request is served, and on another backend connection."""
+    client.get("/next")
+    fresh = table.backend.next_request()
+    assert fresh is not at_work and fresh.request.target == "/next"
+    fresh.respond("next", fields="Connection: close\r\n")
+    assert client.read_response().body == b"next"
+
+
 class Table:
     """One penstock before an EchoBackend, for tables of raw requests."""
 
