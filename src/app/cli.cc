@@ -42,7 +42,7 @@ class Parser {
         try {
             app_.parse(words);
         } catch (const CLI::CallForHelp&) {
-            return SayCommand{chosen().help(app_.get_name()), 0};
+            return SayCommand{&chosen() == &app_ ? help() : chosen().help(app_.get_name()), 0};
         } catch (const CLI::CallForVersion&) {
             return SayCommand{version_text(), 0};
         } catch (const CLI::ParseError& error) {
