@@ -1,6 +1,7 @@
 #include "proxy/exchange.h"
 
 #include <algorithm>
+#include <cassert>
 #include <charconv>
 #include <fmt/format.h>
 
@@ -185,15 +186,22 @@ void Exchange::take(Admission&& admission, Time now) {
     }
 }
 
+// A lease may say that a pooled connection is its own: it is taken here and now, before anything else on this
+// loop looks at the pool. So whoever is granted a lease connects in the same run.
 void Exchange::connect(Time now) {
-    if (!lease_) return;
+    while (step_ == Step::connecting && lease_ && !is_connecting(now)) {
+    }
+}
+
+// False: that was nothing, and there may be another lease to try.
+bool Exchange::is_connecting(Time now) {
     if (lease_.how() == Connect::wait) {
-        if (!woken_ && waiting_ == Waiting::connect) return;
+        if (!woken_ && waiting_ == Waiting::connect) return true;
         woken_ = false;
         Wakes wakes;
         Connect how = loop_.park().connect(lease_, now, wakes);
         park_wakes(wakes, now);
-        if (how == Connect::wait) return;
+        if (how == Connect::wait) return true;
     }
     Outcome outcome = Outcome::unused;
     if (lease_.how() != Connect::lost) {
@@ -201,9 +209,9 @@ void Exchange::connect(Time now) {
         backend_ = loop_.connector().open(*this, lease_, outcome, now);
         if (backend_) {
             step_ = Step::relaying;
-            return;
+            return true;
         }
-        if (lease_ && lease_.how() == Connect::wait) return;
+        if (lease_.how() == Connect::wait) return true;
     }
     // Its generation has ended, or the dial failed at once: nothing was sent, and the place is kept.
     Wakes wakes;
@@ -212,7 +220,8 @@ void Exchange::connect(Time now) {
     if (!again) {
         loop_.park().finish(lease_, {outcome, Keep::closed}, now, wakes);
         park_wakes(wakes, now);
-        return answer(Cause::connect_failure, now);
+        answer(Cause::connect_failure, now);
+        return false;
     }
     if (outcome != Outcome::unused) {
         tried_ = Cause::connect_failure;
@@ -221,7 +230,7 @@ void Exchange::connect(Time now) {
     Admission admission = loop_.park().retry(lease_, {outcome, Keep::closed}, ticket_, now, wakes);
     park_wakes(wakes, now);
     take(std::move(admission), now);
-    if (step_ == Step::connecting) loop_.turn().mark(*this);
+    return false;
 }
 
 // --- with a backend
@@ -277,11 +286,12 @@ void Exchange::backend_failed(Time now) {
     auto [lease, ending] = side->take_remains(now);
     uint16_t index = lease ? lease.backend().index : uint16_t{0};
     Wakes wakes;
-    if (!again) {
+    auto give_up = [&](Cause why) {
         loop_.park().finish(lease, ending, now, wakes);
         park_wakes(wakes, now);
-        return fail(cause, now);
-    }
+        return fail(why, now);
+    };
+    if (!again) return give_up(cause);
     if (stale) {
         ++stale_retries_;
         ticket_.fresh = true;
@@ -290,15 +300,15 @@ void Exchange::backend_failed(Time now) {
         ticket_.excluded.add(index);
     }
     request.send_again();
-    uint64_t certain = response_certain_bytes;
     response.reset();
-    bool opened =
-        response.body.open(upstream_->settings.buffer.response, Body::unknown_length, false, certain);
+    if (!response.body.open(upstream_->settings.buffer.response, Body::unknown_length, false,
+                            response_certain_bytes))
+        return give_up(Cause::memory_full);
     first_byte_ = {};
     Admission admission = loop_.park().retry(lease, ending, ticket_, now, wakes);
     park_wakes(wakes, now);
     take(std::move(admission), now);
-    if (!opened && step_ != Step::answered) return answer(Cause::memory_full, now);
+    connect(now);
     loop_.turn().mark(*this);
 }
 
@@ -349,6 +359,7 @@ void Exchange::cut(Cause cause, Time now) {
 void Exchange::leave_backend(Cause cause, Time now) {
     Wakes wakes;
     loop_.park().cancel(ticket_, now, wakes);
+    assert(!lease_ || lease_.how() != Connect::reuse);  // connect() has taken that connection
     if (lease_) loop_.park().finish(lease_, {Outcome::unused, Keep::closed}, now, wakes);
     park_wakes(wakes, now);
     if (!backend_) return;

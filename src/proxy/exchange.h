@@ -95,6 +95,7 @@ class Exchange final : public Task, public Mortal {
     void look_again(Time now);
     void take(Admission&& admission, Time now);
     void connect(Time now);
+    bool is_connecting(Time now);
     void relay(Time now);
     void backend_failed(Time now);
     bool may_retry(const BackendSide& side, Cause cause) const;
