@@ -1,0 +1,197 @@
+#include "audit.h"
+
+#include <algorithm>
+
+#include "process.h"
+#include "world.h"
+
+namespace penstock::sim {
+
+using Step = Exchange::Step;
+using Place = Ticket::Place;
+
+void Audit::after_step() {
+    walk();
+    check_park();
+    check_order();
+    check_memory();
+    check_connections();
+    if (++steps_ % 64 != 0) return;
+    compare_with_production();
+    compare_with_park();
+}
+
+void Audit::walk() {
+    leases_.clear();
+    waiting_.clear();
+    for (auto& loop : world_.loops()) {
+        for (Client* client : loop->clients()) {
+            const Exchange* exchange = client->exchange();
+            if (!exchange) continue;
+            if (exchange->lease()) leases_.push_back(&exchange->lease());
+            if (exchange->step() == Step::queued) waiting_.push_back(&exchange->ticket());
+            check_exchange(*client, *loop);
+        }
+        for (const Connection* connection : loop->connections())
+            if (connection->lease()) leases_.push_back(&connection->lease());
+    }
+    world_.fleet().collect(leases_);
+}
+
+void Audit::check_park() {
+    if (!world_.park().check(leases_, waiting_, &why_)) world_.fail("the park: {}", why_);
+}
+
+// Whoever is not marked waits for one thing, and its deadline is armed and has not been missed.
+void Audit::check_exchange(Client& client, SimLoop& loop) {
+    Exchange& exchange = *client.exchange();
+    // A pooled connection that was promised is taken in the same run; until then nobody may look at the pool.
+    if (exchange.lease() && exchange.lease().how() == Connect::reuse)
+        world_.fail("request {} was granted a pooled connection, and does not take it", client.number());
+    if (exchange.Link<MarkTag>::is_linked()) return;
+    const Waiting what = exchange.waiting();
+    const Limits& limits = world_.plan().config.limits;
+    Duration timeout{};
+    const Timeouts* timeouts = exchange.upstream() ? &exchange.upstream()->settings.timeouts : nullptr;
+    switch (what) {
+        case Waiting::nothing: break;
+        case Waiting::client_bytes: timeout = limits.client_body_timeout; break;
+        case Waiting::client_drain: timeout = limits.client_write_timeout; break;
+        case Waiting::slot: timeout = 1s; break;  // the park says for how long, but never for ever
+        case Waiting::connect: timeout = timeouts->connect; break;
+        case Waiting::backend_bytes:
+            timeout = exchange.response.has_head() ? timeouts->idle : timeouts->first_byte;
+            break;
+        case Waiting::backend_drain:
+        case Waiting::tunnel: timeout = timeouts->idle; break;
+    }
+    if (what == Waiting::nothing) world_.fail("request {} waits for nothing", client.number());
+    if (timeout == Duration{}) return;
+    if (!exchange.deadline().is_armed())
+        world_.fail("request {} on loop {} waits for {} without a deadline", client.number(), loop.number(),
+                    to_string(what));
+    if (exchange.deadline().at() + 1ms < loop.now() && loop.next() > loop.now() + 1ms)
+        world_.fail("request {} on loop {} has missed its deadline", client.number(), loop.number());
+}
+
+// Nobody is granted a slot in a step in which somebody who came before it, and takes any slot, waited before
+// the step and waits after it.
+void Audit::check_order() {
+    granted_.clear();
+    passed_over_.clear();
+    for (auto& loop : world_.loops())
+        for (Client* client : loop->clients()) {
+            Exchange* exchange = client->exchange();
+            if (!exchange) continue;
+            Client::Seen& seen = client->seen;
+            const Step step = exchange->step();
+            const Place place = step == Step::queued ? world_.park().place(exchange->ticket()) : Place::out;
+            const bool holds = step == Step::connecting || step == Step::relaying;
+            if (seen.arrival == 0 && (holds || step == Step::queued)) seen.arrival = ++arrivals_;
+            const Asker asker{exchange->ticket().upstream, seen.arrival};
+            const bool came_by = holds && seen.place != Place::granted && seen.step < Step::connecting;
+            if (came_by || (place == Place::granted && seen.place != Place::granted))
+                granted_.push_back(asker);
+            else if (place == Place::waiting && seen.place == Place::waiting &&
+                     exchange->ticket().excluded.empty())
+                passed_over_.push_back(asker);
+            seen.step = step;
+            seen.place = place;
+        }
+    for (const Asker& lucky : granted_)
+        for (const Asker& other : passed_over_)
+            if (lucky.upstream == other.upstream && lucky.arrival > other.arrival)
+                world_.fail("arrival {} overtakes arrival {} in pool {}", lucky.arrival, other.arrival,
+                            static_cast<int>(lucky.upstream));
+}
+
+void Audit::check_memory() {
+    const MemoryTotal& total = world_.memory();
+    if (total.borrowed() > total.limit())
+        world_.fail("{} bytes of memory are reserved, {} is the limit", total.borrowed(), total.limit());
+    for (auto& loop : world_.loops()) {
+        // A body may go one chunk beyond what it has reserved, where it could not move at all otherwise; and
+        // each exchange has an arena for its heads.
+        const auto used = static_cast<size_t>(loop->data().memory().used());
+        const size_t most = used + loop->clients().size() * (2 * 16 * KiB + 8 * KiB);
+        if (loop->chunks().bytes_in_use() > most)
+            world_.fail("loop {} uses {} bytes of chunks, and has reserved {}", loop->number(),
+                        loop->chunks().bytes_in_use(), used);
+    }
+}
+
+void Audit::check_connections() {
+    connections_.assign(world_.processes().size(), 0);
+    for (auto& loop : world_.loops())
+        for (const Connection* connection : loop->connections()) {
+            const size_t process = world_.number_of(connection->backend());
+            if (connection->generation() == world_.fleet().generation_of(process)) ++connections_[process];
+        }
+    for (size_t i = 0; i < connections_.size(); ++i) {
+        const Process& process = world_.processes()[i];
+        if (process.rules().slots && connections_[i] > process.allowed())
+            world_.fail("{} connections are open to process {}, which has {} slots", connections_[i], i,
+                        process.allowed());
+    }
+}
+
+// What production would find by walking its loops, for its own self-check.
+void Audit::compare_with_production() {
+    std::vector<const Lease*> leases;
+    std::vector<const Ticket*> waiting;
+    for (auto& loop : world_.loops()) {
+        loop->data().collect_claims(leases, waiting);
+        for (const Connection* connection : loop->connections())
+            if (connection->lease()) leases.push_back(&connection->lease());
+    }
+    world_.fleet().collect(leases);
+    std::ranges::sort(leases);
+    std::ranges::sort(leases_);
+    if (leases != leases_ || waiting.size() != waiting_.size())
+        world_.fail("the loops claim {} leases and {} tickets; {} and {} are there", leases.size(),
+                    waiting.size(), leases_.size(), waiting_.size());
+}
+
+void Audit::compare_with_park() {
+    idle_.assign(world_.processes().size(), 0);
+    for (auto& loop : world_.loops())
+        for (const Connection* connection : loop->connections()) {
+            const size_t process = world_.number_of(connection->backend());
+            if (connection->is_idle() && connection->generation() == world_.fleet().generation_of(process))
+                ++idle_[process];
+        }
+    world_.park().describe(view_, world_.now());
+    for (Process& process : world_.processes()) {
+        const BackendId id = process.id();
+        const BackendView& b = view_.upstreams[static_cast<size_t>(id.upstream)].backends[id.index];
+        const size_t number = world_.number_of(id);
+        if (b.idle != idle_[number])
+            world_.fail("the park counts {} idle connections to process {}, the pools hold {}", b.idle,
+                        number, idle_[number]);
+        const uint32_t connections = b.dialing + b.busy + b.idle + b.closing;
+        if (process.is_above_slots() && std::max(b.used, connections) <= process.rules().slots)
+            process.came_down();
+    }
+}
+
+bool Audit::is_at_rest() {
+    for (auto& loop : world_.loops()) {
+        if (!loop->is_empty()) return false;
+        if (loop->data().memory().used() != 0 || loop->chunks().live() != 0)
+            world_.fail("loop {} is empty and holds {} bytes and {} chunks", loop->number(),
+                        loop->data().memory().used(), loop->chunks().live());
+    }
+    if (!world_.fleet().is_quiet()) return false;
+    world_.park().describe(view_, world_.now());
+    for (const UpstreamView& pool : view_.upstreams) {
+        if (pool.depth > 0 || pool.bytes > 0) world_.fail("nobody is there, and {} wait", pool.depth);
+        if (pool.used > 0 || pool.abandoned > 0)
+            world_.fail("nobody is there, and {} slots are used", pool.used);
+        if (pool.connections > 0) world_.fail("nobody is there, and {} connections count", pool.connections);
+    }
+    for (const DeviceView& device : view_.devices)
+        if (device.used > 0) world_.fail("nobody is there, and a device is used");
+    return true;
+}
+
+}  // namespace penstock::sim

@@ -1,0 +1,51 @@
+// What is looked at after every step, with the whole world in view: the park's own recount against the leases
+// and tickets that are found by walking the loops, the order of grants, deadlines, memory and connections.
+// What must be true of one request or one worker is checked where it happens (World, Process, Client).
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "policy/admission.h"
+#include "proxy/exchange.h"
+
+namespace penstock::sim {
+
+class Client;
+class SimLoop;
+class World;
+
+class Audit {
+  public:
+    explicit Audit(World& world) : world_(world) {}
+
+    void after_step();
+    // All traffic is over, and everything has come back.
+    bool is_at_rest();
+
+  private:
+    void walk();
+    void check_park();
+    void check_order();
+    void check_exchange(Client& client, SimLoop& loop);
+    void check_memory();
+    void check_connections();
+    void compare_with_production();
+    void compare_with_park();
+
+    World& world_;
+    std::vector<const Lease*> leases_;
+    std::vector<const Ticket*> waiting_;
+    struct Asker {
+        UpstreamId upstream;
+        uint64_t arrival;
+    };
+    std::vector<Asker> granted_, passed_over_;
+    std::vector<uint32_t> connections_, idle_;  // by process
+    uint64_t arrivals_ = 0;
+    uint64_t steps_ = 0;
+    std::string why_;
+    ParkView view_;
+};
+
+}  // namespace penstock::sim
