@@ -27,7 +27,9 @@ inline Time monotonic_now() {
 }
 
 inline double seconds(Duration d) { return std::chrono::duration<double>(d).count(); }
-inline int64_t milliseconds(Duration d) { return std::chrono::duration_cast<std::chrono::milliseconds>(d).count(); }
+inline int64_t milliseconds(Duration d) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(d).count();
+}
 
 // A deadline `d` after `from`; zero means none, and sums saturate at `never`.
 inline Time deadline_after(Time from, Duration d) {

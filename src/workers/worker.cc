@@ -96,7 +96,8 @@ void Worker::restart_by_force(uint32_t generation) {
 }
 
 void Worker::check(uint32_t generation, bool only_connect) {
-    if (generation != generation_ || state_ != WorkerState::ready || asked_ || probe_timer_.is_armed()) return;
+    if (generation != generation_ || state_ != WorkerState::ready || asked_ || probe_timer_.is_armed())
+        return;
     Time now = supervisor_.loop_.now();
     if (suspect_since_ == never) suspect_since_ = now;
     only_connect_ = only_connect;
