@@ -255,7 +255,9 @@ def test_a_backend_that_refuses_the_connection_costs_a_502_and_gives_its_slot_ba
 def test_a_slow_uploader_holds_neither_the_slot_nor_a_place_in_the_queue(one_slot):
     proxy, backend = one_slot(queue={"size": 0})
     slow = proxy.connect()
-    slow.send("POST /slow HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n" + "x" * 500)
+    slow.send("POST /slow HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
+    assert slow.read_head().status == 100              # its head was seen while the slot was free
+    slow.send("x" * 500)
     quick, at_work = occupy(proxy, backend, "/quick")      # the slot is free, and the queue has no place at all
     at_work.respond()
     assert quick.read_response().status == 200

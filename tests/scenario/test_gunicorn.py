@@ -44,6 +44,8 @@ def test_many_kept_connections_on_four_loops_are_all_served(one_at_a_time, desk)
 
 def test_two_such_servers_are_both_used(one_at_a_time, desk):
     proxy = one_at_a_time(count=2, queue={"size": 100, "timeout": "1h"})
+    proxy.wait_status(lambda status: sum(worker["state"] == "ready"
+                                         for worker in status["upstreams"]["main"]["workers"]) == 2, "both ready")
     run = hey(f"http://{proxy.address}/", 200, c=8)
     assert run.counts() == {200: 200} and run.errors == 0
     counts = desk.counts()
