@@ -67,6 +67,7 @@ class Channel final : public Output {
     void discard_input() { begin_ = end_; }
     void pause() { paused_ = true; }
     void resume();  // in advance: reads at once if there is something, and calls fill()
+    void expect_input() { readable_ = true; }  // bytes may have come of which no event told yet
     // A reset that came with bytes before it looks like nothing but bytes, and no event follows: where more
     // is waited for, ask. Makes the channel dead, and marks the user, if so.
     void look_for_reset();

@@ -23,6 +23,7 @@ ClientH1::ClientH1(DataLoop& loop, int fd, const SocketAddress& from, bool is_un
     port_size_ = static_cast<uint8_t>(std::to_chars(port_, std::end(port_), port).ptr - port_);
     if (is_unix) port_size_ = 0;
     channel_.adopt(fd, is_unix);
+    if (loop_.draining()) channel_.expect_input();
     loop_.stats().connection_opened(Wire::client);
     loop_.turn().mark(*this);  // arms the header clock
 }
@@ -382,11 +383,13 @@ void ClientH1::close() {
     loop_.turn().bury(*this);
 }
 
-void ClientH1::drain(Time now) {
-    if (state_ == State::head && channel_.input().empty())
-        finish(now);
-    else if (state_ == State::skipping)
+void ClientH1::drain() {
+    if (state_ == State::head) {
+        channel_.expect_input();  // a request that has come is served; run() ends the connection if none has
+        loop_.turn().mark(*this);
+    } else if (state_ == State::skipping) {
         close();
+    }
 }
 
 void ClientH1::stop_now() {
@@ -445,7 +448,7 @@ void ClientH1::run(Time now) {
     }
     const Limits& limits = loop_.config().limits;
     if (deadline_.expired()) {
-        if (channel_.input().empty()) return close();  // idle for too long
+        if (!reader_.started()) return close();  // idle for too long
         return refuse(Cause::header_timeout, Rule::ok);
     }
     channel_.resume();
@@ -454,7 +457,7 @@ void ClientH1::run(Time now) {
         // An end between requests is a goodbye; inside a head nobody is left to read an answer.
         return close();
     }
-    bool head_begun = !channel_.input().empty();
+    bool head_begun = reader_.started();  // more than empty lines
     if (first_ && !deadline_.is_armed())
         loop_.turn().arm(deadline_, deadline_after(now, limits.client_header_timeout));
     if (head_begun && !header_clock_) {

@@ -25,7 +25,7 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     ~ClientH1();
 
     // Idle ones go now, others after their exchange.
-    void drain(Time now);
+    void drain();
     void stop_now();
 
     // Channel and task

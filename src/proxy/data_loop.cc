@@ -178,8 +178,7 @@ BackendSide* DataLoop::open(Exchange& exchange, Lease& lease, Outcome& outcome, 
 void DataLoop::drain() {
     draining_ = true;
     for (auto& listener : listeners_) listener->close();
-    Time now = loop_.now();
-    clients_.for_each([&](ClientH1& client) { client.drain(now); });
+    clients_.for_each([](ClientH1& client) { client.drain(); });
     pool_.for_each([](BackendH1& idle) { idle.close_idle(false); });
     check_whether_done();
 }

@@ -1,4 +1,6 @@
 """Client connections: kept or closed, HTTP/1.0 and 1.1, and several requests in a row without waiting."""
+import signal
+
 import pytest
 
 from lib.checks import Table, assert_refused, echoed
@@ -115,7 +117,7 @@ def test_an_http_1_1_client_keeps_its_connection_when_the_backend_answers_by_clo
 
 def test_a_drain_lets_a_running_request_finish_and_closes_the_connection(penstock, scripted):
     backend = scripted()
-    proxy = penstock(servers=[backend])
+    proxy = penstock(servers=[backend], threads=1)
     client, idle = proxy.connect().get("/one"), proxy.connect().get("/idle")
     one, other = backend.next_request(), backend.next_request()
     at_work = {connection.request.target: connection for connection in (one, other)}
@@ -127,6 +129,30 @@ def test_a_drain_lets_a_running_request_finish_and_closes_the_connection(penstoc
     answer = client.read_response()
     assert answer.body == b"one" and answer.head.list("connection") == ["close"]
     client.expect_end()
+    client.close()
+    idle.close()
+    assert proxy.wait_exit() == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("known", [False, True], ids=["new", "kept"])
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix"])
+def test_a_request_that_comes_just_before_the_drain_is_served(penstock, echo, lab, threads, known, unix):
+    address = f"unix:{lab.folder}/front.sock" if unix else "127.0.0.1:0"
+    proxy = penstock(servers=[echo()], threads=threads, listen=[{"address": address}])
+    clients = [proxy.connect() for _ in range(20)] if known else []
+    for client in clients:
+        assert client.get("/before").read_response().status == 200
+    proxy.signal(signal.SIGSTOP)               # so that it finds all at once
+    clients = clients or [proxy.connect() for _ in range(20)]
+    for number, client in enumerate(clients):
+        client.get(f"/{number}")
+    proxy.signal(signal.SIGTERM)
+    proxy.signal(signal.SIGCONT)
+    for number, client in enumerate(clients):
+        assert echoed(client.read_response()).line == f"GET /{number} HTTP/1.1"
+        client.expect_end()
+        client.close()
     assert proxy.wait_exit() == 0
 
 

@@ -281,7 +281,7 @@ def test_a_tunnel_goes_on_during_a_drain(tunnel):
     backend.next_request().respond("idle")
     assert idle.read_response().body == b"idle"
     proxy.signal(signal.SIGTERM)
-    idle.expect_end()                      # the drain has begun
+    idle.expect_end().close()              # the drain has begun
     client.send("still here")
     at_work.expect("still here")
     at_work.send("yes")
