@@ -10,10 +10,10 @@ from lib.backends import ScriptedBackend, unused_address
 from lib.checks import assert_connection_is_not_used_again, assert_refused
 
 
-@pytest.fixture(scope="module")
-def table(shared_lab):
+@pytest.fixture(scope="module", params=["tcp", "unix"])
+def table(shared_lab, request):
     """One penstock before one scripted backend. No retries, so that each case is one attempt."""
-    backend = shared_lab.backend(ScriptedBackend)
+    backend = shared_lab.backend(ScriptedBackend, unix=request.param == "unix")
     proxy = shared_lab.penstock(servers=[backend], retry={"attempts": 0}, threads=1)
     return SimpleNamespace(backend=backend, proxy=proxy)
 
@@ -82,6 +82,18 @@ def test_504_idle_timeout_is_sent_when_the_backend_does_not_take_the_request(pen
     assert_refused(client.read_response(), 504, "idle_timeout")
     sender.join()
     assert len(at_work.read_to_end()) < 100_000_000
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"], ids=["length", "chunks"])
+def test_a_backend_that_fails_while_its_client_uploads_ends_both_connections(table, framing):
+    client = table.proxy.connect().send(f"POST / HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n5\r\nhello\r\n")
+    at_work = table.backend.next_request()
+    at_work.read_until("hello")
+    at_work.reset()
+    answer = client.read_response()
+    assert_refused(answer, 502, "backend_reset")
+    assert answer.head.list("connection") == ["close"]
+    client.expect_end()
 
 
 def test_a_client_connection_outlives_the_failure_of_a_backend(table):

@@ -100,12 +100,14 @@ def test_a_chunked_request_is_refused_with_400_that_has(table, body):
     table.refuses(chunked(body))
 
 
-@pytest.mark.parametrize("case", ["no CRLF after the data", "a trailer without a colon", "a size of 2 to the 64th"])
-def test_a_chunked_request_that_comes_byte_by_byte_is_refused_the_same(table, case):
-    seen = len(table.backend.seen)
-    client = table.proxy.connect().drip(chunked(bad_chunks[case]))
-    assert_refused(client.read_response(), 400, "bad_request")
-    table.nothing_more_since(seen)
+@pytest.mark.parametrize("raw", ambiguous.values(), ids=ambiguous.keys())
+def test_a_request_that_comes_byte_by_byte_is_refused_the_same_that_has(table, raw):
+    table.refuses_dripped(raw)
+
+
+@pytest.mark.parametrize("body", bad_chunks.values(), ids=bad_chunks.keys())
+def test_a_chunked_request_that_comes_byte_by_byte_is_refused_the_same_that_has(table, body):
+    table.refuses_dripped(chunked(body))
 
 
 def test_a_chunk_extension_without_end_is_refused(table):
@@ -194,6 +196,23 @@ def test_trailers_reach_the_backend_as_trailers(table):
     facts = echoed(client.read_response())
     assert [tuple(field) for field in facts.trailers] == [("X-Sum", "42"), ("X-More", "b")]
     assert "x-sum" not in facts.names
+
+
+def test_large_trailers_reach_the_backend(table):
+    fields = [(f"X-{number}", "t" * 100) for number in range(50)]
+    client = table.proxy.connect().send(chunked("5\r\nhello\r\n0\r\n"))
+    for name, value in fields:
+        client.send(f"{name}: {value}\r\n")
+    facts = echoed(client.send("\r\n").read_response())
+    assert [tuple(field) for field in facts.trailers] == fields
+
+
+def test_bytes_behind_a_request_of_http_1_0_without_a_length_are_no_body_and_no_request(table):
+    seen = len(table.backend.seen)
+    client = table.proxy.connect().send("POST / HTTP/1.0\r\nHost: a\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert echoed(client.read_response()).body == ""
+    client.expect_end()
+    table.nothing_more_since(seen + 1)
 
 
 def test_a_broken_chunk_of_a_body_that_streams_never_looks_complete_to_the_backend(penstock, scripted):

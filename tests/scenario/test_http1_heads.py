@@ -292,7 +292,21 @@ def test_a_head_that_comes_byte_by_byte_means_the_same_as_at_once(table):
     assert (dripped.raw, dripped.body) == (at_once.raw, at_once.body)
 
 
-def test_a_refused_head_that_comes_byte_by_byte_is_refused_the_same(table):
-    client = table.proxy.connect().drip("GET / HTTP/1.1\r\nHost: a\r\nX A: b\r\n\r\n")
-    assert client.read_response().status == 400
-    client.expect_end()
+@pytest.mark.parametrize("raw", [*request_lines.values(), *fields.values()], ids=[*request_lines, *fields])
+def test_a_head_that_comes_byte_by_byte_is_refused_the_same_when(table, raw):
+    table.refuses_dripped(raw)
+
+
+@pytest.mark.parametrize("step", [31_000, 1000, 17])
+def test_a_head_that_is_larger_than_one_read_reaches_the_backend_whole(table, step):
+    # The default limit is 32 KiB.
+    lines = "".join(f"X-{number}: {'v' * 1000}\r\n" for number in range(30))
+    raw = f"POST / HTTP/1.1\r\nHost: a\r\n{lines}Content-Length: 5\r\n\r\nhello"
+    facts = echoed(table.proxy.connect().drip(raw, step).read_response())
+    assert facts.body == "hello"
+    assert [facts.get(f"X-{number}") for number in range(30)] == [["v" * 1000]] * 30
+
+
+def test_a_long_target_reaches_the_backend_whole(table):
+    target = "/" + "p" * 8000 + "?" + "q" * 8000
+    assert table.passes(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n").line == f"GET {target} HTTP/1.1"

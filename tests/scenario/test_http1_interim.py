@@ -326,6 +326,26 @@ def test_an_http_1_0_client_gets_no_interim_answer(penstock, scripted):
     assert (answer.interims, answer.status, answer.body) == ([], 200, b"done")
 
 
+def test_eight_interim_answers_may_come_at_once(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get()
+    backend.next_request().send("".join(hints(number) for number in range(8))).respond("done")
+    answer = client.read_response()
+    assert (len(answer.interims), answer.body) == (8, b"done")
+
+
+def test_thirty_two_interim_answers_may_come_one_after_the_other_and_no_more(penstock, scripted):
+    backend = scripted()
+    client = penstock(servers=[backend], retry={"attempts": 0}).connect().get()
+    at_work = backend.next_request()
+    for number in range(32):
+        at_work.send(hints(number))
+        assert client.read_head().get("link") == f"</{number}.css>; rel=preload"
+    at_work.send(hints(32))
+    assert_refused(client.read_response(), 502, "bad_response")
+    at_work.expect_gone()
+
+
 def test_a_flood_of_interim_answers_is_bounded(penstock, scripted):
     backend = scripted()
     client = penstock(servers=[backend], retry={"attempts": 0}).connect().get()

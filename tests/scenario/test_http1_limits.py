@@ -152,6 +152,22 @@ def test_a_head_that_comes_drop_by_drop_has_one_time_for_the_whole(penstock, ech
     assert backend.seen == []
 
 
+def test_the_second_head_of_a_connection_has_its_time_too(penstock, echo):
+    proxy = penstock(servers=[echo()], limits={"client_header_timeout": "300ms"})
+    client = proxy.connect().send("GET /one HTTP/1.1\r\nHost: a\r\n\r\nGET /two HTTP/1.1\r\nHost:")
+    assert echoed(client.read_response()).line == "GET /one HTTP/1.1"
+    answer = client.read_response()
+    assert answer.status == 408
+    client.expect_end()
+
+
+def test_empty_lines_on_a_kept_connection_are_no_head_that_is_late(penstock, echo):
+    proxy = penstock(servers=[echo()], limits={"client_idle_timeout": "200ms"})
+    client = proxy.connect().get()
+    assert client.read_response().status == 200
+    client.send("\r\n").expect_end()
+
+
 def test_a_connection_on_which_nothing_comes_is_closed(penstock, echo):
     proxy = penstock(servers=[echo()], limits={"client_header_timeout": "200ms", "client_idle_timeout": "200ms"})
     got = proxy.connect().read_to_end()

@@ -11,10 +11,10 @@ from lib.checks import assert_connection_is_not_used_again, assert_refused
 in_chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-@pytest.fixture(scope="module")
-def table(shared_lab):
+@pytest.fixture(scope="module", params=["tcp", "unix"])
+def table(shared_lab, request):
     """One penstock before one scripted backend. No retries, so that each case is one attempt."""
-    backend = shared_lab.backend(ScriptedBackend)
+    backend = shared_lab.backend(ScriptedBackend, unix=request.param == "unix")
     proxy = shared_lab.penstock(servers=[backend], retry={"attempts": 0}, threads=1,
                                 pool={"idle": "60s"},
                                 limits={"header_bytes": "16KiB", "headers": 50, "body": "64KiB"})
@@ -159,6 +159,26 @@ def test_trailers_reach_the_client_as_trailers(table):
     assert not answer.head.has("x-sum")
 
 
+def test_a_head_that_is_larger_than_one_read_reaches_the_client_whole(penstock, scripted):
+    # The default limit is 32 KiB.
+    lines = "".join(f"X-{number}: {'v' * 1000}\r\n" for number in range(30))
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get()
+    backend.next_request().drip("HTTP/1.1 200 OK\r\n" + lines + "Content-Length: 5\r\n\r\nhello", 700)
+    answer = client.read_response()
+    assert answer.body == b"hello"
+    assert [answer[f"x-{number}"] for number in range(30)] == ["v" * 1000] * 30
+
+
+def test_large_trailers_reach_the_client(table):
+    fields = [(f"X-{number}", "t" * 100) for number in range(40)]
+    client, at_work = one_exchange(table, in_chunks + "5\r\nhello\r\n0\r\n")
+    for name, value in fields:
+        at_work.send(f"{name}: {value}\r\n")
+    at_work.send("\r\n")
+    assert client.read_response().trailers == fields
+
+
 @pytest.mark.parametrize("name", ["Connection", "Keep-Alive", "Upgrade", "Trailer", "Set-Cookie"])
 def test_a_trailer_that_would_change_the_answer_does_not_reach_the_client(table, name):
     client, _ = one_exchange(table, in_chunks + f"5\r\nhello\r\n0\r\n{name}: 7\r\nX-Sum: 1\r\n\r\n")
@@ -234,9 +254,11 @@ def test_a_reset_that_comes_at_once_with_the_bytes_before_it_is_seen(penstock, s
     assert answer.cut or answer.status == 502
 
 
-def test_an_answer_ended_by_close_that_is_reset_does_not_look_complete(table):
-    client = table.proxy.connect().get()
-    at_work = table.backend.next_request()
+def test_an_answer_ended_by_close_that_is_reset_does_not_look_complete(penstock, scripted):
+    # Over TCP: a unix socket tells of a reset only where bytes of ours were left unread.
+    backend = scripted()
+    client = penstock(servers=[backend]).connect().get()
+    at_work = backend.next_request()
     at_work.send("HTTP/1.1 200 OK\r\n\r\nhello")
     head = client.read_head()
     # In chunks, so that the client can tell; or by close, and then by a reset.

@@ -61,6 +61,16 @@ class Table:
         client.expect_end()
         self.nothing_more_since(seen)
 
+    def refuses_dripped(self, raw):
+        """The same request byte by byte is answered with the same status and rule as at once."""
+        reasons = []
+        for step in (1, len(raw)):
+            client = self.proxy.connect().drip(raw, step)
+            answer = client.read_response()
+            client.expect_end()
+            reasons.append((answer.status, answer["x-penstock-reason"]))
+        assert reasons[0] == reasons[1] and reasons[0][0] >= 400
+
     def passes(self, raw):
         """The request reaches the backend; returns what arrived there (as echoed())."""
         client = self.proxy.connect().send(raw)
