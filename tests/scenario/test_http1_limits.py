@@ -154,7 +154,9 @@ def test_a_head_that_comes_drop_by_drop_has_one_time_for_the_whole(penstock, ech
 
 def test_the_second_head_of_a_connection_has_its_time_too(penstock, echo):
     proxy = penstock(servers=[echo()], limits={"client_header_timeout": "300ms"})
+    proxy.signal(signal.SIGSTOP)               # so that the first head is there before its time begins
     client = proxy.connect().send("GET /one HTTP/1.1\r\nHost: a\r\n\r\nGET /two HTTP/1.1\r\nHost:")
+    proxy.signal(signal.SIGCONT)
     assert echoed(client.read_response()).line == "GET /one HTTP/1.1"
     answer = client.read_response()
     assert answer.status == 408
