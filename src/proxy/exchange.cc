@@ -325,6 +325,7 @@ void Exchange::answer(Cause cause, Time now, uint32_t retry_after) {
         response.body.clear();
     if (cause == Cause::bad_request && rule == Rule::ok) rule = Rule::truncated;
     if (cause == Cause::body_too_large) rule = Rule::body_too_long;
+    if (cause != Cause::bad_request && cause != Cause::body_too_large) rule = Rule::ok;  // broken as it ended
     Answer words = answer_to(cause, rule, codes);
     fill_answer(response, arena_, words, rule, retry_after);
     if (upstream_ || cause == Cause::no_route)
