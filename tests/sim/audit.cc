@@ -49,6 +49,8 @@ void Audit::check_exchange(Client& client, SimLoop& loop) {
     if (exchange.lease() && exchange.lease().how() == Connect::reuse)
         world_.fail("request {} was granted a pooled connection, and does not take it", client.number());
     if (exchange.Link<MarkTag>::is_linked()) return;
+    if (exchange.client_left) world_.fail("request {} goes on without its client", client.number());
+    check_time(client, loop.now());
     const Waiting what = exchange.waiting();
     const Limits& limits = world_.plan().config.limits;
     Duration timeout{};
@@ -72,6 +74,19 @@ void Audit::check_exchange(Client& client, SimLoop& loop) {
                     to_string(what));
     if (exchange.deadline().at() + 1ms < loop.now() && loop.next() > loop.now() + 1ms)
         world_.fail("request {} on loop {} has missed its deadline", client.number(), loop.number());
+}
+
+// Nothing but a client that reads slowly keeps a request longer than timeouts.request.
+void Audit::check_time(Client& client, Time now) {
+    const Exchange& exchange = *client.exchange();
+    LiveUpstream* upstream = client.exchange()->upstream();
+    if (client.seen.began == never) client.seen.began = now;
+    if (!upstream || exchange.step() == Step::answered) return;
+    if (exchange.response.is_complete() && !exchange.response.tunnel) return;
+    const Duration timeout = upstream->settings.timeouts.request;
+    // Late by 1 ms and a turn: this one, if the deadline came in it.
+    if (timeout > Duration{} && now > client.seen.began + timeout + 2ms)
+        world_.fail("request {} takes longer than it may", client.number());
 }
 
 // Nobody is granted a slot in a step in which somebody who came before it, and takes any slot, waited before

@@ -28,6 +28,7 @@ class Audit {
     void check_park();
     void check_order();
     void check_exchange(Client& client, SimLoop& loop);
+    void check_time(Client& client, Time now);
     void check_memory();
     void check_connections();
     void compare_with_production();

@@ -30,7 +30,7 @@ void Client::begin() {
     Chance& chance = world_.chance();
     const Plan& plan = world_.plan();
     --requests_left_;
-    const size_t pool = chance.below(plan.pools.size());
+    const size_t pool = plan.choose_pool(chance);
     number_ = world_.new_request();
     since_ = world_.now();
     seen = {};
@@ -194,6 +194,7 @@ void Client::write_head(Time now) {
     exchange_->response_edit(now);
     response.send_to(Progress::head);
     is_workers_ = response.head.value_of("x-penstock-reason").empty();
+    if (!is_workers_) world_.expect_retry_after(response.head.value_of(FieldId::retry_after));
     if (response.tunnel) {
         request.tunnel = true;
         paused_ = false;
@@ -283,10 +284,10 @@ void Client::ended(Time) {
                        !response.tunnel && !loop_.data().draining() && requests_left_ > 0;
     exchange_ = nullptr;
     if (!keeps) return close();
-    if (world_.chance().one_in(3))
+    if (is_workers_ && world_.chance().one_in(3))
         loop_.turn().mark(*this);  // the next one was already there
     else
-        world_.add(What::client_asks, loop_.number(), world_.chance().around(world_.plan().clients.gap * 3),
+        world_.add(What::client_asks, loop_.number(), world_.chance().around(world_.plan().pools[0].work * 5),
                    loop_.handle(this));
 }
 

@@ -28,6 +28,7 @@ class Client final : public Task, public Mortal, public ClientSide {
     struct Seen {
         Exchange::Step step = Exchange::Step::arrived;
         Ticket::Place place = Ticket::Place::out;
+        Time began = never;
         uint64_t arrival = 0;  // in the order of arrival in the park; 0: has not been there
     };
     Seen seen;

@@ -1,7 +1,7 @@
 // Seeded simulation of exchanges, admission and worker crashes. README.md says what it plays and what must be
 // true.
 //
-//     sim                    until 200,000 requests are served, from seed 1 on
+//     sim                    until 300,000 requests are served, from seed 1 on
 //     sim --requests 1000000
 //     sim --seed 17          one seed; with --tell, step by step
 //     sim --from 5000        other seeds
@@ -32,7 +32,7 @@ void say_seed() {
 
 struct Sum {
     Tally tally;
-    uint64_t seeds = 0, requests = 0, steps = 0;
+    uint64_t seeds = 0, requests = 0, served = 0, steps = 0;
 };
 
 uint64_t play(uint64_t seed, bool tells, Sum& sum) {
@@ -44,6 +44,7 @@ uint64_t play(uint64_t seed, bool tells, Sum& sum) {
     sum.tally.add(world.tally());
     ++sum.seeds;
     sum.requests += world.requests();
+    sum.served += world.served();
     sum.steps += world.steps();
     return world.digest();
 }
@@ -65,8 +66,10 @@ constexpr std::string_view expected[] = {
 
 int report(const Sum& sum, bool is_long) {
     for (const auto& [what, n] : sum.tally.counts()) std::printf("%10" PRIu64 "  %s\n", n, what.c_str());
-    std::printf("%" PRIu64 " requests in %" PRIu64 " seeds, %" PRIu64 " steps: all is well; %.1f s of CPU\n",
-                sum.requests, sum.seeds, sum.steps, static_cast<double>(std::clock()) / CLOCKS_PER_SEC);
+    std::printf("%" PRIu64 " requests, %" PRIu64 " of them served, in %" PRIu64 " seeds, %" PRIu64
+                " steps: all is well; %.1f s of CPU\n",
+                sum.requests, sum.served, sum.seeds, sum.steps,
+                static_cast<double>(std::clock()) / CLOCKS_PER_SEC);
     for (std::string_view what : expected)
         if (is_long && sum.tally.of(what) == 0) {
             std::fprintf(stderr, "sim: never happened: %.*s\n", static_cast<int>(what.size()), what.data());
@@ -81,9 +84,9 @@ int report(const Sum& sum, bool is_long) {
 int main(int argc, char** argv) {
     using namespace penstock::sim;
     CLI::App app("Plays penstock against simulated clients and workers");
-    uint64_t requests = 200'000, seed = 0, from = 1;
+    uint64_t requests = 300'000, seed = 0, from = 1;
     bool tells = false;
-    app.add_option("--requests", requests, "go on until so many were served");
+    app.add_option("--requests", requests, "go on until so many have reached a worker");
     app.add_option("--seed", seed, "play this one only");
     app.add_option("--from", from, "the first seed");
     app.add_flag("--tell", tells, "print what happens");
@@ -101,7 +104,7 @@ int main(int argc, char** argv) {
         play(seed, tells, sum);
         return report(sum, false);
     }
-    for (uint64_t next = from; sum.requests < requests; ++next) {
+    for (uint64_t next = from; sum.served < requests; ++next) {
         const uint64_t digest = play(next, tells, sum);
         Sum again;
         if (next < from + 3 && play(next, false, again) != digest) {

@@ -69,7 +69,7 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     to.name = fmt::format("pool{}", number);
     to.timeouts = timeouts_for(chance, out.work);
     to.retry = retry_for(chance);
-    to.queue.size = one_of(chance, {0U, 5U, 30U, 100U});
+    to.queue.size = one_of(chance, {0U, 5U, 30U, 100U, 100U});
     to.queue.timeout = out.work * static_cast<int64_t>(chance.between(2, 100));
     to.queue.start_timeout = out.work * static_cast<int64_t>(chance.between(10, 200));
     to.queue.bytes = one_of<uint64_t>(chance, {0, 64 * KiB, 1 * MiB});
@@ -82,8 +82,8 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     to.abandon_limit = out.work * static_cast<int64_t>(chance.between(20, 200));
     to.pool.idle = chance.between(1ms, 2s);
     to.slow_start = chance.one_in(5) ? out.work * 50 : Duration{};
-    if (chance.one_in(5)) to.circuit_breaker.max_connections = static_cast<uint32_t>(chance.between(1, 6));
-    if (chance.one_in(5)) to.circuit_breaker.max_requests = static_cast<uint32_t>(chance.between(1, 6));
+    if (chance.one_in(8)) to.circuit_breaker.max_connections = static_cast<uint32_t>(chance.between(1, 8));
+    if (chance.one_in(8)) to.circuit_breaker.max_requests = static_cast<uint32_t>(chance.between(1, 8));
     if (chance.one_in(5)) to.circuit_breaker.max_requests_per_connection = 3;
 
     uint32_t slots = one_of(chance, {1U, 1U, 2U, 4U, 16U});
@@ -112,24 +112,31 @@ Plan::Plan(uint64_t seed) : chance(seed) {
     loops = static_cast<unsigned>(chance.between(1, 4));
     requests = static_cast<uint32_t>(one_of(chance, {200, 500, 1000}));
     tempo = one_of(chance, {2us, 20us, 200us});
-    if (chance.one_in(4)) device_slots = static_cast<uint32_t>(chance.between(1, 4));
+    if (chance.one_in(4)) device_slots = static_cast<uint32_t>(chance.between(1, 8));
 
-    double capacity = 0;  // requests a second
+    uint64_t capacity = 0;
     auto count = chance.between(1, 3);
     for (unsigned i = 0; i < count; ++i) {
         pools.push_back(pool_plan(chance, i, device_slots > 0));
-        const PoolPlan& pool = pools.back();
-        for (const BackendRules& b : pool.backends) capacity += (b.slots ? b.slots : 16) / seconds(pool.work);
+        PoolPlan& pool = pools.back();
+        for (const BackendRules& b : pool.backends) {
+            const uint64_t slots = b.device != DeviceId::none ? 1 : b.slots ? b.slots : 16;
+            pool.capacity += slots * static_cast<uint64_t>(1s / pool.work);
+        }
+        capacity += pool.capacity;
     }
-    double load = one_of(chance, {0.3, 0.6, 0.9, 1.2, 4.0});
-    clients.gap = Duration(static_cast<int64_t>(2e9 / (capacity * load)));  // a connection asks twice or so
+    double load = one_of(chance, {0.2, 0.4, 0.6, 0.8, 1.1, 4.0});
+    clients.gap = Duration(
+        static_cast<int64_t>(2e9 / (static_cast<double>(capacity) * load)));  // a connection asks twice or so
     clients.bursts = fault(chance, 100);
     clients.leave = fault(chance, 200);
-    clients.slow_up = fault(chance, 80);
-    clients.slow_down = fault(chance, 80);
+    clients.slow_up = fault(chance, 120);
+    clients.slow_down = fault(chance, 120);
     clients.broken = fault(chance, 20);
     clients.large = fault(chance, 60);
-    clients.upgrades = fault(chance, 40);
+    clients.upgrades = fault(chance, 60);
+
+    if (!chance.one_in(3)) clients.patience = pools[0].start;
 
     wire.latency = one_of<Duration>(chance, {5us, 100us, 2ms});
     wire.dial_lost = fault(chance, 10);
@@ -141,7 +148,7 @@ Plan::Plan(uint64_t seed) : chance(seed) {
     if (!chance.one_in(3)) changes = chance.between(20ms, 2s);
     if (chance.one_in(5)) drains_at = static_cast<uint32_t>(chance.between(requests / 2, requests));
 
-    config.limits.memory = one_of<uint64_t>(chance, {1 * MiB, 8 * MiB, 64 * MiB, 64 * MiB});
+    config.limits.memory = one_of<uint64_t>(chance, {1 * MiB, 8 * MiB, 64 * MiB, 64 * MiB, 64 * MiB});
     config.limits.body = one_of<uint64_t>(chance, {0, 100 * KiB, 1 * MiB});
     config.limits.client_body_timeout = chance.between(20ms, 2s);
     config.limits.client_write_timeout = chance.between(20ms, 2s);
@@ -151,6 +158,16 @@ Plan::Plan(uint64_t seed) : chance(seed) {
         route.match.prefix = fmt::format("/{}/", pool.settings.name);
         route.upstream = pool.settings.name;
     }
+}
+
+size_t Plan::choose_pool(Chance& random) const {
+    uint64_t all = 0;
+    for (const PoolPlan& pool : pools) all += pool.capacity;
+    if (random.one_in(10)) return random.below(pools.size());
+    uint64_t at = random.below(all);
+    size_t chosen = 0;
+    while (at >= pools[chosen].capacity) at -= pools[chosen++].capacity;
+    return chosen;
 }
 
 }  // namespace penstock::sim

@@ -35,10 +35,12 @@ struct PoolPlan {
     Duration start{};             // mean time until a worker is ready
     uint32_t fails_to_start = 0;  // of a thousand starts
     Deeds deeds;
+    uint64_t capacity = 0;  // requests a second
 };
 
 struct ClientsPlan {
     Duration gap{};          // mean time between two connections
+    Duration patience{};     // how long they wait before the first one
     uint32_t bursts = 0;     // of a thousand: this one brings friends
     uint32_t leave = 0;      // of a thousand requests: hangs up before the end
     uint32_t slow_up = 0;    // uploads slowly, or stops
@@ -63,6 +65,8 @@ struct WakePlan {
 
 struct Plan {
     explicit Plan(uint64_t seed);
+
+    size_t choose_pool(Chance& chance) const;  // by their capacity, or any
 
     Chance chance;  // goes on in the world
     unsigned loops = 1;

@@ -54,7 +54,7 @@ void SimLoop::open_mail(const Event& event) {
     Client* client = nullptr;
     switch (event.what) {
         case What::client_comes:
-            if (data_.draining()) return world_.turned_away(event.value);
+            if (data_.draining()) return;  // nobody listens any more
             client = add_to(clients_, client_slab_.make(*this, event.value));
             return client->ask();
         case What::client_asks:

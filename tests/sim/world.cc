@@ -1,6 +1,7 @@
 #include "world.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -62,7 +63,7 @@ void World::build() {
         loops_.push_back(std::make_unique<SimLoop>(*this, shared_, *snapshot_, static_cast<Where>(i), now_));
     deliver(park_, wakes, now_, *this);
     fleet_.start_all();
-    invite();
+    invite(chance().around(plan_.clients.patience));
 }
 
 // --- time
@@ -74,9 +75,16 @@ void World::run() {
         audit_.after_step();
         if (steps_ > most) fail("it does not come to rest");
     }
-    uint64_t answered = 0;
-    for (const Facts& facts : facts_) answered += facts.ends;
-    if (answered != facts_.size()) fail("{} requests came, and {} ended", facts_.size(), answered);
+    if (ended_ != facts_.size()) fail("{} requests came, and {} ended", facts_.size(), ended_);
+    for (const SeriesBook::FamilyReading& family : book_.series().read()) {
+        double counted = 0;
+        for (const auto& series : family.series) counted += series.value;
+        if (family.family->name == "penstock_requests_total" && counted != ended_)
+            fail("{} requests ended, and {} were counted", ended_, counted);
+    }
+    for (auto& loop : loops_)
+        if (loop->data().draining() && !loop->data().finished())
+            fail("loop {} has drained, and does not say so", loop->number());
     // A device may stay at work for what we gave up at another's server; all else is over.
     for (const Process& process : processes_)
         if (process.rules().spawned && process.wanted() > 0) fail("a worker is still at work");
@@ -99,7 +107,7 @@ void World::step() {
             loops_[event.where]->take(event);
         if (event.what == What::client_comes) {
             --coming_;
-            invite();
+            invite(chance().around(plan_.clients.gap));
         }
     }
     const size_t n = loops_.size();
@@ -127,10 +135,9 @@ void World::add(What what, Where where, Duration after, Handle who, uint32_t val
 }
 
 // The next connection, and now and then its friends.
-void World::invite() {
+void World::invite(Duration gap) {
     Chance& random = chance();
     uint32_t friends = random.in_thousand(plan_.clients.bursts) ? static_cast<uint32_t>(random.below(30)) : 0;
-    const Duration gap = random.around(plan_.clients.gap);
     for (uint32_t i = 0; i <= friends && invited_ < plan_.requests && !draining_; ++i) {
         auto requests = static_cast<uint32_t>(random.between(1, 3));
         invited_ += requests;
@@ -222,6 +229,7 @@ void World::begins(uint32_t request) {
 void World::runs(uint32_t request) {
     Facts& of = facts(request);
     ++of.ran;
+    served_ += of.ran == 1;
     if (of.ran > of.begun || (!of.repeatable && of.ran > 1)) fail("request {} runs once more", request);
 }
 
@@ -230,6 +238,13 @@ void World::ends(uint32_t request, std::string_view how) {
     if (++facts(request).ends > 1) fail("request {} ends a second time", request);
     tally_.count(how);
     ++ended_;
+}
+
+// 1 to 3600, and a fifth more by chance.
+void World::expect_retry_after(std::string_view text) {
+    unsigned value = 0;
+    std::from_chars(text.data(), text.data() + text.size(), value);
+    if (value < 1 || value > 3600 * 6 / 5) fail("retry-after: {}", text);
 }
 
 void World::expect_room(const Process& process) {

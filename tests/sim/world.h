@@ -31,6 +31,7 @@ class World final : public Post {
     void run();  // to the end: nobody is there, and all is given back
     uint64_t steps() const { return steps_; }
     uint64_t requests() const { return facts_.size(); }
+    uint64_t served() const { return served_; }  // reached a worker
     uint64_t digest() const { return digest_; }  // the same seed gives the same
     const Tally& tally() const { return tally_; }
     Tally& tally() { return tally_; }
@@ -64,7 +65,7 @@ class World final : public Post {
     void begins(uint32_t request);                      // on a connection
     void runs(uint32_t request);                        // in a process
     void ends(uint32_t request, std::string_view how);  // exactly once
-    void turned_away(uint32_t requests) { turned_away_ += requests; }
+    void expect_retry_after(std::string_view seconds);
     void expect_room(const Process& process);
     void expect_pattern(uint32_t request, uint64_t at, std::string_view run, std::string_view what);
     void change_device();
@@ -86,7 +87,7 @@ class World final : public Post {
     void build();
     void step();
     void happen(const Event& event);
-    void invite();
+    void invite(Duration gap);
     void let_time_pass();
     void start_drain();
     [[noreturn]] void failed(const std::string& why) const;
@@ -111,7 +112,7 @@ class World final : public Post {
 
     std::deque<Facts> facts_;  // by the number of their request, less one
     Tally tally_;
-    uint32_t invited_ = 0, coming_ = 0, turned_away_ = 0, ended_ = 0;
+    uint32_t invited_ = 0, coming_ = 0, served_ = 0, ended_ = 0;
     uint32_t device_slots_ = 0, device_allowed_ = 0;
     bool draining_ = false;
     uint64_t steps_ = 0;
