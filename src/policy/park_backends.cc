@@ -197,7 +197,10 @@ Time ParkState::back_at(const ParkBackend& b) const {
     switch (b.state) {
         case BackendState::starting: return b.until == never ? now : b.until;
         case BackendState::ready: return b.restarting ? now + b.restart_cost : now;
-        case BackendState::suspect: return b.hopeful || b.said_alive ? b.until : never;
+        case BackendState::suspect:
+            if (b.hopeful || b.said_alive) return b.until;
+            // One of ours that does not answer is about to end, or will be made to: then it is started again.
+            return b.rules.spawned ? now + b.restart_cost : never;
         case BackendState::resting: return b.until;
         case BackendState::draining: return b.until;
         case BackendState::down: return b.until == never ? never : b.until + b.start_took;

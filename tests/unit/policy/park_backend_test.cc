@@ -174,6 +174,25 @@ TEST_CASE("Suspect: after a failed probe nobody waits for it; alive brings it ba
     CHECK(world.serving() == Serving::serving);
 }
 
+TEST_CASE(
+    "Suspect: who waits for one that we spawned waits on after a failed probe, it will be started again") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend({.slots = 1, .spawned = true});
+    world.tell(id, Event::suspect);
+    auto a = world.arrive();
+    world.tell(id, Event::probe_failed);
+    CHECK(world.serving() == Serving::coming);
+    CHECK(a->is_waiting());
+    world.tell(id, Event::exited, 1, world.now + 1s);
+    CHECK(world.serving() == Serving::coming);
+    world.tell(id, Event::starting, 2);
+    world.tell(id, Event::ready, 2);
+    world.collect(*a);
+    CHECK(a->is_granted());
+    world.run(*a);
+    world.finish(*a, Outcome::answered);
+}
+
 TEST_CASE("Suspect: its exit makes it Down") {
     ParkWorld world;
     const BackendId id = world.ready_backend();
