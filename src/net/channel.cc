@@ -80,7 +80,7 @@ void Channel::on_event(int, short what, void* arg) {
     self.readable_ = true;
     if (!self.paused_) return self.read_some();
     // libevent shows a reset as data. Reading would tell, but nobody wants bytes now: ask.
-    if (int error = what & EV_CLOSED ? 0 : socket_error(self.fd_); error != 0) self.fail(error);
+    if (!(what & EV_CLOSED)) self.look_for_reset();
     self.user_.fill();
 }
 
@@ -96,7 +96,12 @@ void Channel::resume() {
 
 void Channel::look_for_reset() {
     if (fd_ < 0 || connecting_ || dead_) return;
-    if (int error = socket_error(fd_); error != 0) fail(error);
+    int error = socket_error(fd_);  // forgets it
+    if (error == 0) return;
+    error_ = error;
+    reset_ = write_failed_ = readable_ = true;  // what came before the reset can still be read
+    output_.clear();
+    loop_.turn().mark(user_);
 }
 
 void Channel::read_some() {
@@ -118,6 +123,8 @@ void Channel::read_some() {
                 if (finished()) loop_.turn().mark(user_);
                 continue;
             }
+        } else if (n == 0 && reset_) {
+            fail(error_);
         } else if (n == 0) {
             readable_ = false;
             fin_seen_ = at_end_ = true;

@@ -69,7 +69,7 @@ class Channel final : public Output {
     void resume();  // in advance: reads at once if there is something, and calls fill()
     void expect_input() { readable_ = true; }  // bytes may have come of which no event told yet
     // A reset that came with bytes before it looks like nothing but bytes, and no event follows: where more
-    // is waited for, ask. Makes the channel dead, and marks the user, if so.
+    // is waited for, ask. If so, writing has failed, and the channel is dead once what can be read is read.
     void look_for_reset();
     bool paused() const { return paused_; }
     bool readable() const { return readable_; }
@@ -142,6 +142,7 @@ class Channel final : public Output {
     bool fin_seen_ : 1 = false;
     bool at_end_ : 1 = false;
     bool dead_ : 1 = false;
+    bool reset_ : 1 = false;
     bool write_failed_ : 1 = false;
     bool shut_ : 1 = false;
     bool shut_done_ : 1 = false;

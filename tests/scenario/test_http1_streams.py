@@ -158,6 +158,27 @@ def test_a_large_answer_arrives_unchanged(penstock, scripted, framing):
     assert not got.cut and sha(got.body) == sha(large)
 
 
+def test_an_answer_that_is_all_sent_arrives_whole_although_its_backend_resets(penstock, scripted, lab):
+    # As a server does that answers, and closes with a part of the request unread. The proxy is not reading at that
+    # moment, for its client does not either, and all buffers are full. (Those of a unix socket are small.)
+    backend = scripted()
+    proxy = penstock(servers=[backend], buffer={"response": "64KiB"}, timeouts={"client_stall": 0},
+                     listen=[{"address": f"unix:{lab.folder}/front.sock"}])
+    client = proxy.connect().get()
+    at_work = backend.next_request().send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    sent = got = 0
+    while at_work.is_taken(within=0.2):
+        at_work.chunk(large[:MiB])
+        sent += MiB
+    at_work.last_chunk()
+    client.read_head()
+    while not at_work.is_taken(within=0.01):
+        got += len(client.read_chunk())
+    at_work.reset()
+    rest, _ = client.read_chunked()
+    assert got + len(rest) == sent
+
+
 def test_large_bodies_pass_both_ways_at_once(penstock, scripted):
     backend = scripted()
     client = penstock(servers=[backend]).connect()

@@ -1,7 +1,9 @@
 """One connection, spoken by the test: bytes, heads, bodies, and how it ended."""
+import fcntl
 import select
 import socket
 import struct
+import termios
 import time
 from dataclasses import dataclass, field
 
@@ -139,6 +141,15 @@ class Wire:
 
     def last_chunk(self, trailers=""):
         return self.send(f"0\r\n{trailers}\r\n")
+
+    def is_taken(self, within):
+        """Whether the other end's kernel has all that was sent, or takes it in so many seconds."""
+        until = time.monotonic() + within
+        while struct.unpack("i", fcntl.ioctl(self.sock, termios.TIOCOUTQ, b"\0" * 4))[0]:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.001)
+        return True
 
     def half_close(self):
         self.sock.shutdown(socket.SHUT_WR)
