@@ -115,9 +115,8 @@ void ClientH1::refuse(Cause cause, Rule rule) {
 }
 
 void ClientH1::fill_body() {
-    Message* request = exchange_ ? &exchange_->request : nullptr;
-    bool skipping = state_ == State::skipping;
-    if (!skipping) {
+    Message* request = exchange_ ? &exchange_->request : nullptr;  // null: the rest is skipped
+    if (request) {
         if (request->failed()) return channel_.pause();
         if (request->tunnel) {
             // below

@@ -283,7 +283,9 @@ void Exchange::backend_failed(Time now) {
     bool stale = cause == Cause::backend_reset && backend_->reused && stale_retries_ == 0;
     BackendSide* side = backend_;
     backend_ = nullptr;
-    auto [lease, ending] = side->take_remains(now);
+    BackendSide::Remains remains = side->take_remains(now);
+    Lease& lease = remains.lease;
+    const End ending = remains.end;
     uint16_t index = lease ? lease.backend().index : uint16_t{0};
     Wakes wakes;
     auto give_up = [&](Cause why) {
