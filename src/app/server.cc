@@ -299,7 +299,7 @@ void RunningServer::run(Time now) {
         log::warn("drain time is over: {} connections are cut", shared_.connections.load());
         for (auto& station : stations_) on(station->loop, [data = station->data.get()] { data->stop_now(); });
     }
-    bool idle = true;
+    bool idle = shared_.connections.load() == 0;  // also none that is being dealt to a loop
     for (auto& station : stations_) idle &= station->data->finished();
     if (idle && !stopping_workers_) {
         stopping_workers_ = true;

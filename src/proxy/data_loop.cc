@@ -191,7 +191,9 @@ void DataLoop::leave() {
 
 void DataLoop::check_whether_done() {
     if (!draining() || clients_.live() > 0 || exchanges_.live() > 0) return;
-    if (!finished_.exchange(true, std::memory_order_relaxed)) shared_.post.wake_main();
+    // Each time: a connection that another loop has accepted may still have been on its way to this one.
+    finished_.store(true, std::memory_order_relaxed);
+    shared_.post.wake_main();
     if (leaving_ && backends_.live() == 0) loop_.stop();
 }
 
