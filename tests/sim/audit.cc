@@ -82,7 +82,7 @@ void Audit::check_time(Client& client, Time now) {
     LiveUpstream* upstream = client.exchange()->upstream();
     if (client.seen.began == never) client.seen.began = now;
     if (!upstream || exchange.step() == Step::answered) return;
-    if (exchange.response.is_complete() && !exchange.response.tunnel) return;
+    if (exchange.response.is_complete() && (!exchange.response.tunnel || exchange.request.is_sent())) return;
     const Duration timeout = upstream->settings.timeouts.request;
     // Late by 1 ms and a turn: this one, if the deadline came in it.
     if (timeout > Duration{} && now > client.seen.began + timeout + 2ms)

@@ -33,6 +33,7 @@ class Connection final : public Task, public Mortal, public BackendSide {
     uint32_t generation() const { return generation_; }
     const Lease& lease() const { return lease_; }
     bool is_idle() const { return state_ == State::idle; }
+    bool is_wanted() const { return exchange_ != nullptr; }
     bool is_usable() const;
     Time idle_since() const { return idle_since_; }
     std::string_view state() const;

@@ -50,6 +50,7 @@ void Fleet::open(const Event& event) {
         case What::wake_main: return tick();
         case What::worker_is_up: {
             if (event.value != places_[i].generation) return;
+            places_[i].restarts = false;
             Duration cost = world_.chance().one_in(2) ? Duration{} : places_[i].process->plan().start;
             return tell(i, News::ready, never, cost);
         }
@@ -96,12 +97,26 @@ void Fleet::act(const Action& action) {
         case Action::Kind::probe: return place->probes ? void() : probe(i, world_.latency());
         case Action::Kind::restart:
             world_.tally().count("restarts for stuck work");
-            return place->process->kill(world_.latency());
-        case Action::Kind::stop:
-            world_.tally().count("workers stopped");
-            return place->process->kill(world_.latency());
+            expect_one_restart(*place);
+            place->restarts = true;
+            break;
+        case Action::Kind::stop: world_.tally().count("workers stopped"); break;
         case Action::Kind::forget: world_.fail("asked to forget a backend that was not removed");
     }
+    // Nothing that anybody waits for is lost by it.
+    for (auto& loop : world_.loops())
+        for (const Connection* connection : loop->connections())
+            if (connection->is_wanted() && connection->backend() == action.backend &&
+                connection->generation() == action.generation)
+                world_.fail("asked to end process {}, which serves a request", i);
+    place->process->kill(world_.latency());
+}
+
+void Fleet::expect_one_restart(const Place& wanted) {
+    for (const Place& other : places_)
+        if (&other != &wanted && other.restarts &&
+            other.process->id().upstream == wanted.process->id().upstream)
+            world_.fail("two restarts of one upstream at a time");
 }
 
 // A Suspect one is asked whether it lives; where there is a slot, it is held meanwhile, or only looked at.
@@ -162,6 +177,7 @@ void Fleet::exited(size_t i, uint32_t generation) {
     place.is_over = true;
     Chance& chance = world_.chance();
     place.gave_up = chance.one_in(100);
+    if (place.gave_up) place.restarts = false;
     if (place.gave_up && chance.one_in(2)) return tell(i, News::gave_up);
     const Duration wait = chance.around(place.process->plan().start / 4);
     tell(i, News::exited, chance.one_in(8) ? never : world_.now() + wait);

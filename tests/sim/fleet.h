@@ -44,6 +44,7 @@ class Fleet {
         bool is_over = false;  // its generation
         bool gave_up = false;
         bool probes = false;
+        bool restarts = false;  // for stuck work; until it is ready again
     };
     struct Held {  // a slot, for a probe
         size_t process;
@@ -53,6 +54,7 @@ class Fleet {
     void open(const Event& event);
     void tick();
     void act(const Action& action);
+    void expect_one_restart(const Place& wanted);
     void start(size_t i);
     void probe(size_t i, Duration after);
     void probe_answered(size_t i, uint32_t generation);

@@ -69,7 +69,7 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     to.name = fmt::format("pool{}", number);
     to.timeouts = timeouts_for(chance, out.work);
     to.retry = retry_for(chance);
-    to.queue.size = one_of(chance, {0U, 5U, 30U, 100U, 100U});
+    to.queue.size = one_of(chance, {0U, 5U, 30U, 100U, 300U});
     to.queue.timeout = out.work * static_cast<int64_t>(chance.between(2, 100));
     to.queue.start_timeout = out.work * static_cast<int64_t>(chance.between(10, 200));
     to.queue.bytes = one_of<uint64_t>(chance, {0, 64 * KiB, 1 * MiB});
@@ -86,7 +86,7 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     if (chance.one_in(8)) to.circuit_breaker.max_requests = static_cast<uint32_t>(chance.between(1, 8));
     if (chance.one_in(5)) to.circuit_breaker.max_requests_per_connection = 3;
 
-    uint32_t slots = one_of(chance, {1U, 1U, 2U, 4U, 16U});
+    uint32_t slots = one_of(chance, {1U, 1U, 2U, 4U, 16U, 64U});
     if (!has_device && chance.one_in(10)) slots = 0;  // nothing is limited
     to.concurrency = slots;
     auto count = static_cast<uint32_t>(chance.between(1, 4));

@@ -137,7 +137,9 @@ void World::add(What what, Where where, Duration after, Handle who, uint32_t val
 // The next connection, and now and then its friends.
 void World::invite(Duration gap) {
     Chance& random = chance();
-    uint32_t friends = random.in_thousand(plan_.clients.bursts) ? static_cast<uint32_t>(random.below(30)) : 0;
+    uint32_t friends = random.in_thousand(plan_.clients.bursts)
+                           ? static_cast<uint32_t>(random.below(random.one_in(4) ? 150 : 20))
+                           : 0;
     for (uint32_t i = 0; i <= friends && invited_ < plan_.requests && !draining_; ++i) {
         auto requests = static_cast<uint32_t>(random.between(1, 3));
         invited_ += requests;
