@@ -85,6 +85,7 @@ bool ParkState::check(const std::span<const Lease* const>* leases,
             f.expect(b->used() <= std::max(slots, b->most_used), "{} used of {} slots", b->used(), slots);
             f.expect(b->connections() <= std::max(slots, b->most_connections), "{} connections for {} slots",
                      b->connections(), slots);
+            f.expect(b->waiting == 0 || !has_permit(*b), "work waits for a connection that it may open");
             for (const Work* w = b->works.front(); w; w = b->works.next(*w))
                 if (w->state != Work::State::granted && !w->is_orphan) known.push_back(w);
         }
