@@ -31,6 +31,7 @@ void Fleet::collect(std::vector<const Lease*>& leases) const {
 }
 
 void Fleet::tell(size_t i, News event, Time until, Duration restart_cost) {
+    if (event == News::ready || event == News::gave_up) places_[i].restarts = false;
     Wakes wakes;
     world_.park().backend_event(places_[i].process->id(), {event, places_[i].generation, until, restart_cost},
                                 world_.now(), wakes);
@@ -50,7 +51,6 @@ void Fleet::open(const Event& event) {
         case What::wake_main: return tick();
         case What::worker_is_up: {
             if (event.value != places_[i].generation) return;
-            places_[i].restarts = false;
             Duration cost = world_.chance().one_in(2) ? Duration{} : places_[i].process->plan().start;
             return tell(i, News::ready, never, cost);
         }
@@ -177,7 +177,6 @@ void Fleet::exited(size_t i, uint32_t generation) {
     place.is_over = true;
     Chance& chance = world_.chance();
     place.gave_up = chance.one_in(100);
-    if (place.gave_up) place.restarts = false;
     if (place.gave_up && chance.one_in(2)) return tell(i, News::gave_up);
     const Duration wait = chance.around(place.process->plan().start / 4);
     tell(i, News::exited, chance.one_in(8) ? never : world_.now() + wait);
