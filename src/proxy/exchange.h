@@ -96,6 +96,7 @@ class Exchange final : public Task, public Mortal {
     void take(Admission&& admission, Time now);
     void connect(Time now);
     bool is_connecting(Time now);
+    void not_connected(Outcome outcome, Time now);
     void relay(Time now);
     void backend_failed(Time now);
     bool may_retry(const BackendSide& side, Cause cause) const;
@@ -114,6 +115,9 @@ class Exchange final : public Task, public Mortal {
     }
     std::string_view request_id();
     void park_wakes(Wakes& wakes, Time now);
+
+    // Reserved with the request, so that a response can always be taken from its backend.
+    static constexpr uint64_t response_certain_bytes = 32 * 1024;
 
     DataLoop& loop_;
     ClientSide* client_;
