@@ -189,6 +189,7 @@ void put_json(Line& line, const AccessRecord& r) {
     json.text(R"(,"target":)", r.target, most_target);
     json.text(R"(,"protocol":)", r.protocol, most_word);
     json.number(R"(,"status":)", r.status);
+    json.text(R"(,"grpc_status":)", r.grpc_status, most_word);
     json.text(R"(,"reason":)", r.reason, most_word);
     json.text(R"(,"rule":)", r.rule, most_word);
     json.text(R"(,"ended_by":)", r.ended_by, most_word);

@@ -28,11 +28,12 @@ struct AccessRecord {
     std::string_view client;  // address without port, as the trusted proxies say
     std::string_view method;
     std::string_view host;
-    std::string_view target;    // as sent, with the query
-    std::string_view protocol;  // HTTP/1.1
-    uint16_t status = 0;        // 499: the client left
-    std::string_view reason;    // of x-penstock-reason, where we answered
-    std::string_view rule;      // the rule broken, of a bad_request
+    std::string_view target;       // as sent, with the query
+    std::string_view protocol;     // HTTP/1.1
+    uint16_t status = 0;           // 499: the client left
+    std::string_view grpc_status;  // of a gRPC request, by its name
+    std::string_view reason;       // of x-penstock-reason, where we answered
+    std::string_view rule;         // the rule broken, of a bad_request
     std::string_view upstream;
     std::string_view backend;  // address or, of a worker, its name: ocr/0
     std::string_view route;

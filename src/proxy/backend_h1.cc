@@ -235,7 +235,7 @@ void BackendH1::wake(Time) {
 
 bool BackendH1::write_head() {
     Message& request = exchange_->request;
-    HeadEdit edit = exchange_->request_edit();
+    HeadEdit edit = exchange_->request_edit(loop_.loop().now());
     chunked_ = false;
     switch (request.framing.body) {
         case BodyKind::none:

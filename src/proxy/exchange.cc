@@ -70,10 +70,11 @@ void Exchange::run(Time now) {
 
 void Exchange::arrive(Time now) {
     began_ = moved_at_ = waiting_since_ = now;
+    is_grpc_ = is_grpc(request.head);
     if (request.failed()) return answer(request.failure(), now);
     if (!find_route(now)) return;
     ticket_.upstream = upstream_->id();
-    ticket_.deadline = deadline_after(began_, route_->timeouts.request);
+    ticket_.deadline = deadline_asked_for();
     loop_.turn().arm(absolute_, ticket_.deadline);
     const Limits& limits = loop_.config().limits;
     uint64_t length =
@@ -255,7 +256,10 @@ void Exchange::answer(Cause cause, Time now, uint32_t retry_after) {
     if (cause == Cause::body_too_large) rule = Rule::body_too_long;
     if (cause != Cause::bad_request && cause != Cause::body_too_large) rule = Rule::ok;  // broken as it ended
     Answer words = answer_to(cause, rule, codes);
-    fill_answer(response, arena_, words, rule, retry_after);
+    if (is_grpc_)
+        fill_grpc_answer(response, arena_, words, cause, retry_after);
+    else
+        fill_answer(response, arena_, words, rule, retry_after);
     if (upstream_ || cause == Cause::no_route)
         loop_.stats().rejected(upstream_ ? upstream_->label() : UpstreamLabel::none, model_,
                                {static_cast<uint8_t>(cause), words.reason});

@@ -21,6 +21,7 @@
 #include "base/arena.h"
 #include "base/turn.h"
 #include "codec/h1_writer.h"
+#include "http/grpc.h"
 #include "http/message.h"
 #include "policy/admission.h"
 #include "proxy/side.h"
@@ -72,8 +73,8 @@ class Exchange final : public Task, public Mortal {
     DataLoop& loop() { return loop_; }
     Arena& arena() { return arena_; }
     LiveUpstream* upstream() { return upstream_; }
-    const HeadEdit& request_edit();    // how the request's head is shaped for the backend
-    HeadEdit response_edit(Time now);  // the same for the response's, but for framing and connection
+    const HeadEdit& request_edit(Time now);  // how the request's head is shaped for the backend
+    HeadEdit response_edit(Time now);        // the same for the response's, but for framing and connection
     bool body_is_collected() const { return collected_; }
     ModelLabel model() const { return model_; }
     Step step() const { return step_; }
@@ -114,6 +115,9 @@ class Exchange final : public Task, public Mortal {
         return response.is_complete() && (!response.tunnel || request.is_sent());
     }
     std::string_view request_id();
+    GrpcStatus grpc_status() const;
+    Time deadline_asked_for() const;
+    void write_time_left(Time now);
     void park_wakes(Wakes& wakes, Time now);
 
     // Reserved with the request, so that a response can always be taken from its backend.
@@ -147,9 +151,11 @@ class Exchange final : public Task, public Mortal {
     ModelLabel model_ = ModelLabel::none;
     std::string_view model_name_, request_id_, backend_name_, host_, client_address_;
     HeadEdit request_edit_;
+    FieldLine* time_left_ = nullptr;  // grpc-timeout, of request_edit_
     bool has_request_edit_ = false;
+    bool is_grpc_ = false;
 
-    alignas(8) char inline_[704];  // with it an exchange is just under 2 KiB
+    alignas(8) char inline_[688];  // with it an exchange is just under 2 KiB
     Arena arena_;
 };
 

@@ -9,22 +9,50 @@
 
 namespace penstock {
 
-const HeadEdit& Exchange::request_edit() {
-    if (has_request_edit_) return request_edit_;
+const HeadEdit& Exchange::request_edit(Time now) {
+    if (has_request_edit_) {
+        write_time_left(now);
+        return request_edit_;
+    }
     has_request_edit_ = true;
     Head& head = request.head;
     drop_request_hop(head, request.framing.upgrade);
     head.drop(FieldId::expect);  // we answered it
     std::string_view id = request_id();
     head.drop(FieldId::x_request_id);
-    auto* lines = arena_.array<FieldLine>(max_forwarding_fields + 1);
+    auto* lines = arena_.array<FieldLine>(max_forwarding_fields + 2);
     ClientFacts facts{client_info.address, client_address_, client_info.secure ? "https" : "http",
                       client_info.port, client_info.trusted};
     size_t count = forwarding_fields(head, facts, arena_, lines);
     lines[count++] = {"x-request-id", id};
+    if (is_grpc_ && ticket_.deadline != never) {
+        head.drop(FieldId::grpc_timeout);
+        time_left_ = &lines[count++];
+        *time_left_ = {"grpc-timeout", {arena_.array<char>(grpc_timeout_bound), 0}};
+        write_time_left(now);
+    }
     request_edit_.add = {lines, count};
     if (request.framing.upgrade) request_edit_.connection = ConnectionWord::upgrade;
     return request_edit_;
+}
+
+// Until its deadline, as it stands when a try is sent: the queue and earlier tries have taken their part.
+void Exchange::write_time_left(Time now) {
+    if (!time_left_) return;
+    auto* text = const_cast<char*>(time_left_->value.data());
+    time_left_->value = write_grpc_timeout(ticket_.deadline - now, text);
+}
+
+// The smaller of what the route allows and what the client waits.
+Time Exchange::deadline_asked_for() const {
+    Time ours = deadline_after(began_, route_->timeouts.request);
+    auto theirs = is_grpc_ ? grpc_timeout(request.head) : std::nullopt;
+    if (!theirs) return ours;
+    return std::min(ours, deadline_after(began_, std::max<Duration>(*theirs, 1ns)));
+}
+
+GrpcStatus Exchange::grpc_status() const {
+    return cause_ == Cause::none ? grpc_status_of(response.head, response.trailers) : grpc_status_of(cause_);
 }
 
 // The client's own where it can harm no log, else one of ours. What is refused has one too: it is what a user
@@ -72,6 +100,10 @@ void Exchange::log(Time now) {
         if (first_byte_ != Time{}) ended.first_byte = first_byte_ - granted_;
     }
     loop_.stats().request_ended(ended);
+    GrpcStatus grpc = is_grpc_ ? grpc_status() : GrpcStatus::ok;
+    if (is_grpc_)
+        loop_.stats().grpc_ended(ended.upstream, model_,
+                                 {static_cast<uint8_t>(grpc), grpc_status_name(grpc)});
     if (attempts_ + stale_retries_ > 0)
         loop_.stats().retry(ended.upstream,
                             cause_ == Cause::none ? RetryOutcome::succeeded : RetryOutcome::failed);
@@ -89,6 +121,7 @@ void Exchange::log(Time now) {
                       : head.version == Version::http10 ? "HTTP/1.0"
                                                         : "HTTP/1.1";
     record.status = status;
+    if (is_grpc_) record.grpc_status = grpc_status_name(grpc);
     if (cause_ != Cause::none) record.reason = answer_to(cause_, rule, nullptr).reason;
     if (rule != Rule::ok) record.rule = rule_name(rule);
     if (upstream_) record.upstream = upstream_->name();

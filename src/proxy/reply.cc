@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include "codec/h1_writer.h"
+#include "http/grpc.h"
 
 namespace penstock {
 
@@ -86,6 +87,27 @@ void fill_answer(Message& response, Arena& arena, const Answer& answer, Rule rul
         response.body.copy(text);
     else
         response.framing.length = 0;
+    response.fill_to(Progress::complete);
+}
+
+void fill_grpc_answer(Message& response, Arena& arena, const Answer& answer, Cause cause,
+                      uint32_t retry_after) {
+    retry_after = std::max(1U, retry_after);
+    char text[3 * 128];
+    HeadBuilder head(arena);
+    head.status(200);
+    head.reason(standard_reason(200));
+    head.add("content-type", "application/grpc");
+    head.add("grpc-status", fmt::format_int(static_cast<unsigned>(grpc_status_of(cause))).str());
+    head.add("grpc-message", write_grpc_message(answer.message.substr(0, 128), text));
+    head.add("x-penstock-reason", answer.reason);
+    head.add("retry-after", fmt::format_int(retry_after).str());
+    if (is_refusal(cause))
+        head.add("grpc-retry-pushback-ms", fmt::format_int(uint64_t{retry_after} * 1000).str());
+    response.head = head.head();
+    response.framing.body = response.framing.declared = BodyKind::length;
+    response.framing.length = 0;
+    response.fill_to(Progress::head);
     response.fill_to(Progress::complete);
 }
 

@@ -85,6 +85,9 @@ StatsBook::StatsBook() {
                       {"upstream", "model", "cause"}, nanosecond);
     circuit_open_ = counter("penstock_circuit_open_total",
                             "Requests refused by a limit of the circuit breaker.", {"upstream", "limit"});
+    grpc_ = counter("penstock_grpc_requests_total",
+                    "gRPC requests that ended, by the status that the client got.",
+                    {"upstream", "model", "grpc_status"});
     accept_pauses_ = counter("penstock_accept_pauses_total",
                              "Times that accepting stopped for want of descriptors or connections.", {});
     models_.resize(1);
@@ -190,6 +193,10 @@ void Stats::rejected(UpstreamLabel upstream, ModelLabel model, ReasonLabel reaso
     page_.add(series_of(Kind::rejections, upstream, RouteLabel::none, model, reason.number, reason.name));
 }
 
+void Stats::grpc_ended(UpstreamLabel upstream, ModelLabel model, ReasonLabel status) {
+    page_.add(series_of(Kind::grpc, upstream, RouteLabel::none, model, status.number, status.name));
+}
+
 void Stats::circuit_open(UpstreamLabel upstream, ReasonLabel limit) {
     page_.add(series_of(Kind::circuit_open, upstream, RouteLabel::none, ModelLabel::none, limit.number,
                         limit.name));
@@ -240,6 +247,7 @@ SeriesId Stats::make_series(Kind kind, UpstreamLabel upstream, RouteLabel route,
         case Kind::rejections:
             return series.series(book_.rejections_, {u, model_name(upstream, model), name});
         case Kind::circuit_open: return series.series(book_.circuit_open_, {u, name});
+        case Kind::grpc: return series.series(book_.grpc_, {u, model_name(upstream, model), name});
         case Kind::retries: return series.series(book_.retries_, {u, name});
         case Kind::abandoned: return series.series(book_.abandoned_, {u, name});
         case Kind::wasted: return series.series(book_.wasted_, {u, model_name(upstream, model), name});

@@ -95,7 +95,7 @@ class StatsBook {
     // Families, all made in the constructor.
     FamilyId requests_, rejections_, request_duration_, queue_duration_, backend_duration_, first_byte_;
     FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_,
-        circuit_open_;
+        circuit_open_, grpc_;
     FamilyId accept_pauses_;
 };
 
@@ -107,6 +107,7 @@ class Stats {
 
     void request_ended(const RequestEnd& end);
     void rejected(UpstreamLabel upstream, ModelLabel model, ReasonLabel reason);
+    void grpc_ended(UpstreamLabel upstream, ModelLabel model, ReasonLabel status);
     void circuit_open(UpstreamLabel upstream, ReasonLabel limit);
     void retry(UpstreamLabel upstream, RetryOutcome outcome);
     void abandoned(UpstreamLabel upstream, AbandonOutcome outcome);
@@ -127,7 +128,7 @@ class Stats {
     struct Durations {
         SeriesId whole, queue, backend, first_byte;
     };
-    enum class Kind : uint8_t { requests = 1, rejections, circuit_open, retries, abandoned, wasted };
+    enum class Kind : uint8_t { requests = 1, rejections, circuit_open, retries, abandoned, wasted, grpc };
 
     static size_t at(auto e) { return static_cast<size_t>(e); }
     void opened(SeriesId now, SeriesId total) { page_.add(now), page_.add(total); }

@@ -212,7 +212,7 @@ void Connection::wake(Time) {
 
 void Connection::write_head() {
     Message& request = exchange_->request;
-    exchange_->request_edit();
+    exchange_->request_edit(loop_.now());
     world_.park().run(lease_, loop_.now());
     request_begun = true;
     const uint32_t number = number_of(request.head);

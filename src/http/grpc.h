@@ -1,0 +1,72 @@
+// What a proxy must know of gRPC: which requests are, how long their clients wait, and how a failure is said
+// in its words. A gRPC client reads no HTTP status: an answer is 200 whatever happened, and grpc-status
+// tells, in the trailers, or in the head where there is nothing else ("trailers-only"). Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "base/time.h"
+#include "http/cause.h"
+#include "http/head.h"
+
+namespace penstock {
+
+enum class GrpcStatus : uint8_t {
+    ok,
+    cancelled,
+    unknown,
+    invalid_argument,
+    deadline_exceeded,
+    not_found,
+    already_exists,
+    permission_denied,
+    resource_exhausted,
+    failed_precondition,
+    aborted,
+    out_of_range,
+    unimplemented,
+    internal,
+    unavailable,
+    data_loss,
+    unauthenticated,
+};
+constexpr size_t grpc_status_count = size_t(GrpcStatus::unauthenticated) + 1;
+std::string_view grpc_status_name(GrpcStatus status);  // "RESOURCE_EXHAUSTED"
+
+// By its content-type: application/grpc, alone or with a +format. (application/grpc-web is not.)
+bool is_grpc(const Head& head);
+
+// How long the client waits; nothing where it does not say, or says what nobody understands. A time longer
+// than a Duration can hold saturates.
+std::optional<Duration> grpc_timeout(const Head& request);
+// "1999998u": what is left, rounded down to eight digits of the finest unit that they suffice for.
+constexpr size_t grpc_timeout_bound = 9;
+std::string_view write_grpc_timeout(Duration left, char* out);
+
+// The numbers in these are text: 8 is "8".
+std::optional<GrpcStatus> grpc_status_in(const Head& head);  // of a head or of trailers
+GrpcStatus grpc_status_of(Cause cause);
+// What a client makes of an answer that is not gRPC at all (the table of gRPC's "http-grpc-status-mapping").
+GrpcStatus grpc_status_of_http(uint16_t status);
+// What its client learned from a response that came to its end.
+GrpcStatus grpc_status_of(const Head& head, const Head& trailers);
+
+// Counts against a backend as 502, 503 and 504 do: it, or what it needs, was not there.
+inline bool is_gateway_error(GrpcStatus status) {
+    return status == GrpcStatus::unavailable || status == GrpcStatus::deadline_exceeded;
+}
+// So 500: the work itself failed in a way that is the server's.
+inline bool is_server_error(GrpcStatus status) {
+    return is_gateway_error(status) || status == GrpcStatus::internal || status == GrpcStatus::unknown ||
+           status == GrpcStatus::data_loss;
+}
+// The HTTP status that says the same, for whoever counts those (outlier detection, retries).
+uint16_t http_status_of(GrpcStatus status);
+
+// grpc-message may hold no control byte, and '%' only as an escape. Writes at most 3 bytes for each of
+// `text`.
+std::string_view write_grpc_message(std::string_view text, char* out);
+
+}  // namespace penstock
