@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <utility>
 
 namespace penstock {
 
@@ -30,6 +31,32 @@ void Channel::adopt(int fd, bool is_unix) {
     // On TCP one edge-triggered event for everything costs one wake-up a request. On a unix socket every read
     // by the other end would raise a write event, so there it is watched only while a write waits.
     watch(is_unix ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
+}
+
+void Channel::take_over(Channel& from) {
+    assert(fd_ < 0 && from.fd_ >= 0 && !from.connecting_);
+    assert(from.output_.empty() && !from.shut_);
+    from.unlink();
+    if (from.watching_) event_del(&from.event_);
+    fd_ = std::exchange(from.fd_, -1);
+    short watched = std::exchange(from.watching_, short{0});
+    is_unix_ = from.is_unix_;
+    error_ = from.error_;
+    input_ = std::move(from.input_);
+    begin_ = std::exchange(from.begin_, 0);
+    end_ = std::exchange(from.end_, 0);
+    events_ = from.events_;
+    bytes_read_ = from.bytes_read_;
+    bytes_written_ = from.bytes_written_;
+    last_sent_ = from.last_sent_;
+    readable_ = from.readable_;
+    writable_ = from.writable_;
+    fin_seen_ = from.fin_seen_;
+    at_end_ = from.at_end_;
+    dead_ = from.dead_;
+    reset_ = from.reset_;
+    write_failed_ = from.write_failed_;
+    watch(watched);  // says once more what is readable and writable already: no harm
 }
 
 int Channel::connect(const SocketAddress& address) {

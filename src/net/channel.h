@@ -49,6 +49,10 @@ class Channel final : public Output {
     Channel& operator=(const Channel&) = delete;
 
     void adopt(int fd, bool is_unix);  // an accepted socket
+    // Goes on with another channel's connection, in advance: unread input, all that is known of the other
+    // side and the counts come along; the descriptor stays open, and `from` is as if it never had one. What
+    // `from` was given to write is out. Whoever takes over marks itself: what has come is in input().
+    void take_over(Channel& from);
     // Starts to connect. `0` or EINPROGRESS: under way (or done); else why not. EAGAIN: call it again
     // soon, the backlog of a unix socket is full.
     int connect(const SocketAddress& address);

@@ -1,7 +1,6 @@
 #include "proxy/client_h1.h"
 
 #include <algorithm>
-#include <charconv>
 
 #include "codec/h1_writer.h"
 #include "http/forward.h"
@@ -16,22 +15,27 @@ constexpr uint64_t most_skipped = 64 * 1024;
 constexpr Duration finish_time = 2s;
 }  // namespace
 
-ClientH1::ClientH1(DataLoop& loop, int fd, const SocketAddress& from, bool is_unix, uint16_t port,
-                   bool trusted)
-    : loop_(loop), channel_(loop.loop(), *this), deadline_(*this), trusted_(trusted) {
-    if (!is_unix) address_ = from.ip_text();
-    port_size_ = static_cast<uint8_t>(std::to_chars(port_, std::end(port_), port).ptr - port_);
-    if (is_unix) port_size_ = 0;
+ClientH1::ClientH1(DataLoop& loop, ClientOrigin&& origin)
+    : loop_(loop), channel_(loop.loop(), *this), deadline_(*this), origin_(std::move(origin)) {
+    loop_.turn().mark(*this);  // arms the header clock, and looks at what has come
+}
+
+ClientH1::ClientH1(DataLoop& loop, int fd, bool is_unix, ClientOrigin&& origin)
+    : ClientH1(loop, std::move(origin)) {
     channel_.adopt(fd, is_unix);
     if (loop_.draining()) channel_.expect_input();
-    loop_.stats().connection_opened(Wire::client);
-    loop_.turn().mark(*this);  // arms the header clock
+}
+
+ClientH1::ClientH1(DataLoop& loop, Channel& from, ClientOrigin&& origin) : ClientH1(loop, std::move(origin)) {
+    channel_.take_over(from);
+    counted_in_ = channel_.bytes_read();
+    counted_out_ = channel_.bytes_written();
+    if (loop_.draining()) channel_.expect_input();
 }
 
 ClientH1::~ClientH1() {
     Task::unlink();
     Link<GraveTag>::unlink();
-    loop_.stats().connection_closed(Wire::client);
 }
 
 void ClientH1::reap() {
@@ -84,7 +88,7 @@ void ClientH1::fill_head() {
 }
 
 void ClientH1::begin_exchange(const Head& head) {
-    exchange_ = loop_.make_exchange(*this, {address_, {port_, port_size_}, trusted_, false});
+    exchange_ = loop_.make_exchange(*this, origin_.info());
     Exchange& exchange = *exchange_;
     deadline_.disarm();
     state_ = State::exchange;
@@ -105,7 +109,7 @@ void ClientH1::begin_exchange(const Head& head) {
 
 // A request without a head: it is answered and logged as any other.
 void ClientH1::refuse(Cause cause, Rule rule) {
-    exchange_ = loop_.make_exchange(*this, {address_, {port_, port_size_}, trusted_, false});
+    exchange_ = loop_.make_exchange(*this, origin_.info());
     state_ = State::exchange;
     keep_ = continued_ = omit_body_ = http10_ = false;
     exchange_->rule = rule;

@@ -7,11 +7,10 @@
 // for an upgrade nothing is read until the final head has decided.
 #pragma once
 
-#include <string>
-
 #include "base/turn.h"
 #include "codec/h1_reader.h"
 #include "net/channel.h"
+#include "proxy/client_origin.h"
 #include "proxy/exchange.h"
 #include "proxy/side.h"
 
@@ -21,12 +20,15 @@ class DataLoop;
 
 class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
   public:
-    ClientH1(DataLoop& loop, int fd, const SocketAddress& from, bool is_unix, uint16_t port, bool trusted);
+    ClientH1(DataLoop& loop, int fd, bool is_unix, ClientOrigin&& origin);
+    ClientH1(DataLoop& loop, Channel& from,
+             ClientOrigin&& origin);  // goes on with another session's connection
     ~ClientH1();
 
     // Idle ones go now, others after their exchange.
     void drain();
     void stop_now();
+    bool has_connection() const { return channel_.is_open(); }  // false: another session has taken it over
 
     // Channel and task
     void fill() override;
@@ -40,6 +42,8 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     Time last_sent() const override { return channel_.last_sent(); }
 
   private:
+    ClientH1(DataLoop& loop, ClientOrigin&& origin);
+
     enum class State : uint8_t {
         head,       // of a request
         exchange,   // one runs
@@ -75,17 +79,14 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     uint64_t counted_in_ = 0, counted_out_ = 0;
     State state_ = State::head;
     Framed framed_ = Framed::by_length;
-    bool first_ = true;       // no request was served yet
-    bool keep_ = false;       // the connection goes on after this response
-    bool omit_body_ = false;  // HEAD, 204, 304
-    bool http10_ = false;
-    bool continued_ = false;     // 100 Continue went out
-    bool looked_ = false;        // for a reset, when the exchange began to wait
-    bool header_clock_ = false;  // a head has begun
-    const bool trusted_;
-    char port_[6];
-    uint8_t port_size_ = 0;
-    std::string address_;
+    bool first_ : 1 = true;       // no request was served yet
+    bool keep_ : 1 = false;       // the connection goes on after this response
+    bool omit_body_ : 1 = false;  // HEAD, 204, 304
+    bool http10_ : 1 = false;
+    bool continued_ : 1 = false;     // 100 Continue went out
+    bool looked_ : 1 = false;        // for a reset, when the exchange began to wait
+    bool header_clock_ : 1 = false;  // a head has begun
+    ClientOrigin origin_;
 };
 
 }  // namespace penstock

@@ -22,18 +22,19 @@ constexpr Duration fresh_enough = 1s;
 // A connection that another loop has accepted for this one.
 class Dealt final : public Letter {
   public:
-    Dealt(DataLoop& to, int fd, const SocketAddress& from, uint16_t port)
-        : to_(to), fd_(fd), from_(from), port_(port) {}
+    Dealt(DataLoop& to, int fd, const SocketAddress& from, uint16_t port, uint16_t listener)
+        : to_(to), fd_(fd), from_(from), port_(port), listener_(listener) {}
     ~Dealt() override {
         if (fd_ >= 0) ::close(fd_);  // never opened: its loop has stopped
     }
-    void open(Loop&) override { to_.accept(std::exchange(fd_, -1), from_, port_); }
+    void open(Loop&) override { to_.accept(std::exchange(fd_, -1), from_, port_, listener_); }
 
   private:
     DataLoop& to_;
     int fd_;
     const SocketAddress from_;
     const uint16_t port_;
+    const uint16_t listener_;
 };
 
 H1Limits limits_of(const Config& config) {
@@ -78,15 +79,21 @@ void DataLoop::accepted(Listener& listener, int fd, const SocketAddress& from) {
     shared_.connections.fetch_add(1, std::memory_order_relaxed);
     uint16_t port = listener.address().port();
     DataLoop* to = listener.address().is_unix() && all_.size() > 1 ? all_[next_dealt_++ % all_.size()] : this;
-    if (to == this) return accept(fd, from, port);
-    to->loop_.post(std::make_unique<Dealt>(*to, fd, from, port));
+    auto number = static_cast<uint16_t>(listener.number());
+    if (to == this) return accept(fd, from, port, number);
+    to->loop_.post(std::make_unique<Dealt>(*to, fd, from, port, number));
 }
 
-void DataLoop::accept(int fd, const SocketAddress& from, uint16_t port) {
+void DataLoop::accept(int fd, const SocketAddress& from, uint16_t port, uint16_t listener) {
     bool is_unix = from.is_unix();
+    stats_.connection_opened(Wire::client);
+    ClientOrigin origin;
+    if (!is_unix) origin.address = from.ip_text();
+    origin.set_port(is_unix ? uint16_t{0} : port);
+    origin.listener = listener;
     // A unix socket's other end is on this machine, and its permissions say who may come.
-    bool trusted = is_unix || snapshot_.trusts(from.ip());
-    clients_.make(*this, fd, from, is_unix, port, trusted);
+    origin.trusted = is_unix || snapshot_.trusts(from.ip());
+    clients_.make(*this, fd, is_unix, std::move(origin));
 }
 
 void DataLoop::accept_paused(int) { stats_.accept_paused(); }
@@ -97,9 +104,18 @@ void DataLoop::free(Exchange* exchange) {
 }
 
 void DataLoop::free(ClientH1* client) {
+    bool with_its_connection = client->has_connection();
     clients_.free(client);
-    shared_.connections.fetch_sub(1, std::memory_order_relaxed);
-    for (auto& listener : listeners_) listener->resume();
+    client_over(with_its_connection);
+}
+
+// A client's session is freed; its connection ends with it, unless another session has taken it over.
+void DataLoop::client_over(bool with_its_connection) {
+    if (with_its_connection) {
+        stats_.connection_closed(Wire::client);
+        shared_.connections.fetch_sub(1, std::memory_order_relaxed);
+        for (auto& listener : listeners_) listener->resume();
+    }
     check_whether_done();
 }
 

@@ -43,7 +43,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     ~DataLoop();
 
     void listen(int fd, unsigned number);
-    void accept(int fd, const SocketAddress& from, uint16_t port);
+    void accept(int fd, const SocketAddress& from, uint16_t port, uint16_t listener);
     // Connections of a unix socket all come to the first loop, which deals them out to these.
     void deal_to(std::vector<DataLoop*> all) { all_ = std::move(all); }
     // No new connections, no further requests on old ones.
@@ -96,6 +96,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     void accept_paused(int error) override;
     void woken(Handle handle) override;
     void trim();
+    void client_over(bool with_its_connection);
     void check_whether_done();
 
     Loop& loop_;
