@@ -12,6 +12,7 @@ pytest.register_assert_rewrite("lib.checks", "lib.wire", "lib.backends", "lib.pr
 
 from lib.backends import EchoBackend, ScriptedBackend  # noqa: E402
 from lib.desk import desk  # noqa: E402, F401 (a fixture)
+from lib.kserve import ReferenceWorker  # noqa: E402
 from lib.proxy import Penstock, one_upstream, program  # noqa: E402
 
 def pytest_sessionstart(session):
@@ -88,3 +89,9 @@ def scripted(lab):
 def echo(lab):
     """echo(unix=False): a new EchoBackend."""
     return lambda unix=False: lab.backend(EchoBackend, unix)
+
+
+@pytest.fixture
+def reference_worker(lab):
+    """reference_worker(unix=False, threads=4, ...): a new ReferenceWorker."""
+    return lambda unix=False, **settings: lab.backend(ReferenceWorker, unix, **settings)
