@@ -218,6 +218,7 @@ Lease& Lease::operator=(Lease&& other) noexcept {
     backend_ = other.backend_;
     generation_ = other.generation_;
     how_ = other.how_;
+    had_home_ = other.had_home_;
     other.work_ = nullptr;
     return *this;
 }

@@ -1,6 +1,7 @@
 #include "policy/balancer.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace penstock {
 
@@ -30,6 +31,27 @@ int smooth_turn(std::span<Candidate> all, TakesPart takes_part) {
     return best;
 }
 
+// Where `at` falls when the eligible ones, but for one, lie side by side, each as long as its weight.
+int drawn(std::span<const Candidate> all, uint64_t at, int but) {
+    for (size_t i = 0; i < all.size(); ++i) {
+        if (!all[i].eligible || static_cast<int>(i) == but) continue;
+        if (at < weight_of(all[i])) return static_cast<int>(i);
+        at -= weight_of(all[i]);
+    }
+    return no_candidate;
+}
+
+// How little a key likes a backend: the first arrival of a process that comes at the rate of its weight, so
+// that it is the earliest of all as often as its weight says. Depends on nothing but these two.
+double dislike(uint64_t key, const Candidate& c) {
+    uint64_t z = key ^ c.identity;  // splitmix64's mixer: both are hashes already
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    z ^= z >> 31;
+    const double even = (static_cast<double>(z >> 11) + 0.5) * 0x1p-53;  // in (0, 1)
+    return -std::log(even) / static_cast<double>(weight_of(c));
+}
+
 }  // namespace
 
 int least_busy(std::span<Candidate> all) {
@@ -57,23 +79,42 @@ int round_robin(std::span<Candidate> all) {
 }
 
 int random_two(std::span<Candidate> all, uint64_t random) {
-    const auto eligible = static_cast<uint64_t>(std::ranges::count_if(all, &Candidate::eligible));
-    if (eligible == 0) return no_candidate;
-    uint64_t first = (random & UINT32_MAX) % eligible;
-    uint64_t second = eligible > 1 ? (first + 1 + (random >> 32) % (eligible - 1)) % eligible : first;
-    int a = no_candidate, b = no_candidate;
-    for (size_t i = 0, nth = 0; i < all.size(); ++i) {
-        if (!all[i].eligible) continue;
-        if (nth == first) a = static_cast<int>(i);
-        if (nth == second) b = static_cast<int>(i);
-        ++nth;
-    }
+    uint64_t whole = 0;
+    for (const Candidate& c : all) whole += c.eligible ? weight_of(c) : 0;
+    if (whole == 0) return no_candidate;
+    const int a = drawn(all, (random & UINT32_MAX) % whole, no_candidate);
+    whole -= weight_of(all[a]);
+    if (whole == 0) return a;
+    const int b = drawn(all, (random >> 32) % whole, a);
     return is_less_busy(all[b], all[a]) ? b : a;
 }
 
 int first_eligible(std::span<const Candidate> all) {
     const auto found = std::ranges::find_if(all, &Candidate::eligible);
     return found == all.end() ? no_candidate : static_cast<int>(found - all.begin());
+}
+
+bool LoadBound::allows(const Candidate& c) const {
+    // in_flight < percent/100 x (all in flight and this one) x weight / all weight, without rounding
+    return percent == 0 || c.in_flight * 100 * weight < percent * (in_flight + 1) * weight_of(c);
+}
+
+int by_hash(std::span<const Candidate> all, uint64_t key, const LoadBound& bound) {
+    int best = no_candidate;
+    bool best_is_allowed = false;
+    double least = 0;
+    for (size_t i = 0; i < all.size(); ++i) {
+        const Candidate& c = all[i];
+        if (!c.eligible) continue;
+        const bool is_allowed = bound.allows(c);
+        if (best_is_allowed && !is_allowed) continue;
+        const double now = dislike(key, c);
+        if (best != no_candidate && is_allowed == best_is_allowed && now >= least) continue;
+        best = static_cast<int>(i);
+        best_is_allowed = is_allowed;
+        least = now;
+    }
+    return best;
 }
 
 int pick(Balancing balancing, std::span<Candidate> all, uint64_t random) {

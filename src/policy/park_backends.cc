@@ -22,7 +22,9 @@ void ParkState::backend_event(ParkBackend& b, const BackendNews& news) {
     if (news.event == Event::ready && is_next && b.state == State::down &&
         !b.removed) {  // a server: no start
         b.generation = news.generation;
-        return make_ready(b);
+        make_ready(b);
+        if (news.warm) b.ready_since = now - b.upstream->rules.slow_start;
+        return;
     }
     if (news.event == Event::gave_up && news.generation == b.generation && b.state == State::down) {
         if (b.upstream->restarting == &b) b.upstream->restarting = nullptr;
@@ -39,6 +41,7 @@ void ParkState::backend_event(ParkBackend& b, const BackendNews& news) {
                 if (b.state == State::starting)
                     b.restart_cost = news.restart_cost > Duration{} ? news.restart_cost : now - b.since;
                 make_ready(b);
+                if (news.warm) b.ready_since = now - b.upstream->rules.slow_start;
             }
             break;
         case Event::suspect: suspect(b); break;
@@ -176,6 +179,7 @@ void ParkState::settle(ParkUpstream& u) {
         u.primary_ready = u.primary_ready || (ready && !b->rules.backup);
         comes = comes || back_at(*b) != never;
     }
+    settle_homes(u);
     const Serving serving = is_ready ? Serving::serving : comes ? Serving::coming : Serving::none;
     const Serving was = u.serving;
     wind_clock(u);
@@ -215,6 +219,14 @@ uint32_t ParkState::cap(const ParkBackend& b) const {
                     static_cast<uint32_t>((now - b.ready_since).count() * b.rules.slots / window.count()));
 }
 
+// In 256ths, so that a weight of 1 can grow too.
+uint32_t ParkState::share(const ParkBackend& b) const {
+    const uint32_t whole = std::max(b.rules.weight, 1U) * 256;
+    const Duration window = b.upstream->rules.slow_start, passed = now - b.ready_since;
+    if (passed >= window) return whole;
+    return std::max(1U, static_cast<uint32_t>(seconds(passed) / seconds(window) * whole));
+}
+
 Unfit ParkState::unfit(const ParkBackend& b) const {
     const ParkUpstream& u = *b.upstream;
     switch (b.state) {
@@ -231,6 +243,8 @@ Unfit ParkState::unfit(const ParkBackend& b) const {
     if (b.restarting) return Unfit::restarting;
     if (const uint32_t slots = cap(b); slots && b.used() >= slots) return Unfit::busy;
     if (b.device && b.device->slots && b.device->used >= b.device->slots) return Unfit::device_busy;
+    const uint32_t connections = u.rules.counts_connections ? b.rules.max_connections : 0;
+    if (connections && b.used() >= connections) return Unfit::max_connections;
     if (u.rules.max_requests && u.used >= u.rules.max_requests) return Unfit::max_requests;
     if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return Unfit::max_connections;
     if (b.rules.backup && u.primary_ready) return Unfit::backup;

@@ -87,10 +87,11 @@ void ParkState::set_rules(ParkBackend& b, const BackendRules& rules) {
     b.most_used = b.used();
     b.most_connections = b.connections();
     find_device_users();
-    // Idle connections beyond the new number of slots.
-    for (size_t loop = 0; b.rules.slots && loop < loops; ++loop)
-        while (b.connections() - b.closing - b.closable > b.rules.slots &&
-               b.idle_on[loop] > b.closable_on[loop])
+    b.upstream->candidates[b.id.index].identity = rules.identity ? rules.identity : b.id.index + 1;
+    // Idle connections beyond the new bound.
+    const uint32_t bound = b.connection_bound();
+    for (size_t loop = 0; bound && loop < loops; ++loop)
+        while (b.connections() - b.closing - b.closable > bound && b.idle_on[loop] > b.closable_on[loop])
             want_closed(b, loop);
     serve_permits(*b.upstream);
     settle(*b.upstream);

@@ -83,8 +83,9 @@ bool ParkState::check(const std::span<const Lease* const>* leases,
             connections += b->connections();
             const uint32_t slots = b->rules.slots ? b->rules.slots : UINT32_MAX;
             f.expect(b->used() <= std::max(slots, b->most_used), "{} used of {} slots", b->used(), slots);
-            f.expect(b->connections() <= std::max(slots, b->most_connections), "{} connections for {} slots",
-                     b->connections(), slots);
+            const uint32_t bound = b->connection_bound() ? b->connection_bound() : UINT32_MAX;
+            f.expect(b->connections() <= std::max(bound, b->most_connections), "{} connections, at most {}",
+                     b->connections(), bound);
             f.expect(b->waiting == 0 || !has_permit(*b), "work waits for a connection that it may open");
             for (const Work* w = b->works.front(); w; w = b->works.next(*w))
                 if (w->state != Work::State::granted && !w->is_orphan) known.push_back(w);
@@ -92,7 +93,7 @@ bool ParkState::check(const std::span<const Lease* const>* leases,
         f.equal(u->used, used, "used of the upstream");
         f.equal(u->connections, connections, "connections of the upstream");
         const Ticket* head = nullptr;
-        for (const Ticket* t = u->queue.front(); t; t = u->queue.next(*t)) {
+        for (Ticket* t = u->queue.front(); t; t = u->queue.next(*t)) {
             f.expect(t->place_ == Ticket::Place::waiting, "a queued ticket does not wait");
             f.expect(t->number_ > last, "the queue is not in order of arrival");
             last = t->number_;
@@ -100,6 +101,9 @@ bool ParkState::check(const std::span<const Lease* const>* leases,
             ++count;
             unrestricted += !t->is_restricted();
             if (!head && !t->is_restricted()) head = t;
+            const bool home_is_free = !head && t->is_patient() && dirty.empty() && home_can_take(*u, *t);
+            f.expect(!home_is_free, "upstream {}: ticket {} waits for its home, which is free",
+                     static_cast<int>(u->id), t->number_);
         }
         f.equal(u->waiting, count, "waiting");
         f.equal(u->unrestricted, unrestricted, "unrestricted");

@@ -66,7 +66,8 @@ bool ParkState::settle_connection(Work& w, Keep keep) {
     if (was == Work::Connection::waiting) return false;  // end_work takes it out of the line
     --(was == Work::Connection::dialing ? b.dialing : b.busy);
     w.connection = Work::Connection::none;
-    const bool fits = (b.rules.slots == 0 || b.connections() < b.rules.slots) &&
+    const uint32_t bound = b.connection_bound();
+    const bool fits = (bound == 0 || b.connections() < bound) &&
                       (u.rules.max_connections == 0 || u.connections <= u.rules.max_connections);
     const bool kept = keep == Keep::idle && fits && b.keeps_connections() && !is_wanted_by_another(b);
     if (kept)
@@ -127,7 +128,8 @@ Trims ParkState::idle_to_close(uint16_t loop) {
 
 bool ParkState::has_permit(const ParkBackend& b) const {
     const ParkUpstream& u = *b.upstream;
-    return (b.rules.slots == 0 || b.connections() < b.rules.slots) &&
+    const uint32_t bound = b.connection_bound();
+    return (bound == 0 || b.connections() < bound) &&
            (u.rules.max_connections == 0 || u.connections < u.rules.max_connections);
 }
 

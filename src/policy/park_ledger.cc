@@ -83,6 +83,7 @@ void ParkState::take(Ticket& t, Lease& lease) {
     lease.work_ = &w;
     lease.backend_ = w.backend->id;
     lease.generation_ = w.generation;
+    lease.had_home_ = w.had_home;
     lease.how_ = plan_connection(w);
 }
 

@@ -37,7 +37,12 @@ Admission ParkState::admit(Ticket& t) {
     const bool is_new = t.number_ == 0;
     // What an earlier call left at its bound goes first. One that comes back (retry) stands before them.
     if (is_new && !dirty.empty()) dispatch();
-    const bool waits = (is_new && u.unrestricted > 0) || !can_place(u, t);
+    t.patient_until_ = is_new ? patience_end(u, t) : Time::min();  // who was at its home once goes anywhere
+    bool waits = (is_new && u.unrestricted > 0) || !can_place(u, t);
+    if (is_new && waits && t.is_patient() && !has_room(u, t.bytes)) {  // rather anywhere than refused
+        stop_being_patient(u, t);
+        waits = u.unrestricted > 0 || !can_place(u, t);
+    }
     const Refusal r = refused_now(u, waits, is_new ? u.waiting : 0, t.deadline, t.waited_coming_);
     if (r != Refusal::none) return refusal(u, r);
     if (is_new && waits && !has_room(u, t.bytes)) return no_room(u);
@@ -51,6 +56,12 @@ Admission ParkState::admit(Ticket& t) {
 Admission ParkState::collect(Ticket& t) {
     ParkUpstream& u = upstream(t.upstream);
     t.Link<OwedTag>::unlink();
+    if (t.place_ == Ticket::Place::waiting && t.is_patient() && t.patient_until_ <= now) {
+        stop_being_patient(u, t);
+        mark(u);
+        dispatch();
+        t.Link<OwedTag>::unlink();
+    }
     Admission a;
     switch (t.place_) {
         case Ticket::Place::granted:
@@ -219,7 +230,8 @@ bool ParkState::excludes(const ParkUpstream& u, const Ticket& t) const {
            });
 }
 
-bool ParkState::can_place(const ParkUpstream& u, const Ticket& t) const {
+bool ParkState::can_place(ParkUpstream& u, Ticket& t) {
+    if (t.is_patient()) return home_can_take(u, t);
     const bool strict = excludes(u, t);
     return std::ranges::any_of(u.backends, [&](const auto& b) {
         return b && !(strict && t.excluded.has(b->id.index)) && unfit(*b) == Unfit::fit;
@@ -233,20 +245,18 @@ Ticket* ParkState::next_to_place(ParkUpstream& u) {
     return nullptr;
 }
 
-ParkBackend& ParkState::choose(ParkUpstream& u, const Ticket& t) {
+ParkBackend& ParkState::choose(ParkUpstream& u, Ticket& t) {
     const bool strict = excludes(u, t);
     for (size_t i = 0; i < u.backends.size(); ++i) {
         Candidate& c = u.candidates[i];
         const ParkBackend* b = u.backends[i].get();
         c.eligible = b && !(strict && t.excluded.has(i)) && unfit(*b) == Unfit::fit;
         if (!c.eligible) continue;
-        c.weight = b->rules.weight;
+        c.weight = share(*b);
         c.in_flight = b->used();
         c.near = !t.fresh && b->idle_on[t.wake.loop] > 0;
     }
-    const auto wish = static_cast<size_t>(t.prefer);
-    if (t.prefer >= 0 && wish < u.candidates.size() && u.candidates[wish].eligible) return *u.backends[wish];
-    return *u.backends[static_cast<size_t>(pick(u.rules.balancing, u.candidates, random()))];
+    return *u.backends[static_cast<size_t>(pick_for(u, t))];
 }
 
 void ParkState::grant(ParkUpstream& u, Ticket& t) {
@@ -256,6 +266,7 @@ void ParkState::grant(ParkUpstream& u, Ticket& t) {
     work.ticket = &t;
     work.wake = t.wake;
     work.fresh = t.fresh;
+    work.had_home = home(u, t) != nullptr;
     t.work_ = &work;
     t.place_ = Ticket::Place::granted;
     owe(t);
@@ -304,9 +315,10 @@ void ParkState::leave_queue(ParkUpstream& u, Ticket& t) {
 // Each runs against its own timeout, so that neither a start nor a crash gives anybody more than their sum.
 Time ParkState::wait_until(ParkUpstream& u, const Ticket& t) {
     wind_clock(u);
-    if (u.serving == Serving::coming)
-        return deadline_after(now - (u.coming_time - t.waited_coming_), u.rules.start_timeout);
-    return deadline_after(now - (u.serving_time - t.waited_serving_), u.rules.queue_timeout);
+    const bool coming = u.serving == Serving::coming;
+    const Duration waited = coming ? u.coming_time - t.waited_coming_ : u.serving_time - t.waited_serving_;
+    const Time end = deadline_after(now - waited, coming ? u.rules.start_timeout : u.rules.queue_timeout);
+    return t.is_patient() ? std::min(end, t.patient_until_) : end;
 }
 
 void ParkState::wind_clock(ParkUpstream& u) {

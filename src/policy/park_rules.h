@@ -13,6 +13,13 @@
 
 namespace penstock {
 
+// What a ticket's key says of its home, the backend that it should go to if it can.
+enum class Affinity : uint8_t {
+    none,
+    by_hash,  // each key likes each backend in an order of its own: balancer.h, by_hash
+    by_name,  // the key is the `identity` of a backend
+};
+
 // A count of 0 is no limit and a Duration of 0 none, unless it says otherwise.
 struct UpstreamRules {
     uint32_t queue_size = 100;  // 0: no queue, busy is refused at once
@@ -28,7 +35,10 @@ struct UpstreamRules {
     Duration abandon_limit = 300s;
     Duration max_rest = 300s;  // of a backend that fails its probing request again and again
     Duration slow_start{};
-    Balancing balancing = Balancing::least_busy;
+    Balancing balancing = Balancing::least_busy;  // of tickets without key, and without a home
+    Affinity affinity = Affinity::none;
+    Duration patience{};          // so long a ticket waits for its home while others are free
+    uint32_t balance_factor = 0;  // by_hash: percent of its fair share that a backend takes at most
 
     uint32_t queue_bound() const {
         return max_pending && max_pending < queue_size ? max_pending : queue_size;
@@ -39,8 +49,10 @@ struct UpstreamRules {
 struct BackendRules {
     uint32_t slots = 1;
     uint32_t weight = 1;
-    bool backup = false;   // only while no other is Ready
-    bool spawned = false;  // ours: can be restarted
+    uint32_t max_connections = 0;
+    uint64_t identity = 0;  // a hash of its name; 0: of its number
+    bool backup = false;    // only while no other is Ready
+    bool spawned = false;   // ours: can be restarted
     DeviceId device = DeviceId::none;
 };
 
@@ -69,6 +81,7 @@ struct BackendNews {
     uint32_t generation = 0;
     Time until = never;
     Duration restart_cost{};  // ready: back-off and start time of a restart; 0: as long as this start took
+    bool warm = false;        // ready: it has served before we came, and needs no slow start
 };
 
 // What the main thread is asked to do by tick(). Each is asked once, and again if it has not helped in a

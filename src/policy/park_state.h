@@ -6,6 +6,7 @@
 // as long as the lease that stands for it, beyond the end of the work itself (then it is `over`).
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -47,6 +48,7 @@ struct Work : Link<WorkTag>, Link<AbandonedTag>, Link<PermitTag>, Owed {
     State state = State::granted;
     Connection connection = Connection::none;
     Ended::By by = Ended::By::owner;
+    bool had_home = false;
     bool is_trial = false;  // a Resting backend's one request
     bool fresh = false;
     bool is_orphan = false;  // its lease was let go: freed when over
@@ -66,6 +68,13 @@ struct ParkBackend {
     bool keeps_connections() const {
         return !removed && !restarting && (state == BackendState::ready || state == BackendState::resting);
     }
+    // Of connections, and so of HTTP/1 requests. 0: none.
+    uint32_t connection_bound() const {
+        if (rules.slots == 0 || rules.max_connections == 0)
+            return std::max(rules.slots, rules.max_connections);
+        return std::min(rules.slots, rules.max_connections);
+    }
+    bool is_member() const;  // its upstream's keys have homes on it
     bool is_generation(uint32_t g) const { return g == generation && state != BackendState::down; }
 
     BackendId id;
@@ -120,6 +129,8 @@ struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
     std::vector<std::unique_ptr<ParkBackend>> backends;  // holes where one was forgotten
     std::vector<Time> forgotten_at;                      // of each hole
     std::vector<Candidate> candidates;                   // one a backend
+    uint32_t version = 0;                                // counts up when homes may be others
+    uint64_t member_weight = 0;                          // of those that keys have homes on
     uint32_t used = 0;
     uint32_t connections = 0;
     bool primary_ready = false;          // a backend that is not a backup is Ready
@@ -180,7 +191,8 @@ struct ParkState {
     Time tick(Actions&);
     void tick_backend(ParkBackend&, Actions&, Time& next);
     Unfit unfit(const ParkBackend&) const;
-    uint32_t cap(const ParkBackend&) const;  // its slots now; 0: no limit
+    uint32_t cap(const ParkBackend&) const;    // its slots now; 0: no limit
+    uint32_t share(const ParkBackend&) const;  // its weight now, x 256
     UpstreamId add_upstream(const UpstreamRules&);
     BackendId add_backend(UpstreamId, const BackendRules&);
     DeviceId add_device(uint32_t slots);
@@ -209,6 +221,15 @@ struct ParkState {
     bool is_wanted_by_another(const ParkBackend&) const;
     void take_idle(ParkBackend&, size_t loop);
     void drop_closable(ParkBackend&, size_t loop);
+
+    // --- park_affinity.cc
+    ParkBackend* home(ParkUpstream&, Ticket&);
+    bool home_can_take(ParkUpstream&, Ticket&);
+    LoadBound load_bound(const ParkUpstream&) const;
+    void settle_homes(ParkUpstream&);
+    Time patience_end(ParkUpstream&, Ticket&);
+    void stop_being_patient(ParkUpstream&, Ticket&);
+    int pick_for(ParkUpstream&, Ticket&);  // over u.candidates
 
     // --- park_check.cc
     bool check(const std::span<const Lease* const>*, const std::span<const Ticket* const>*, std::string* why);
@@ -243,10 +264,10 @@ struct ParkState {
     Admission no_room(ParkUpstream&);
     bool has_room(const ParkUpstream&, uint64_t bytes) const;
     bool is_open(const ParkUpstream&) const;
-    bool can_place(const ParkUpstream&, const Ticket&) const;
+    bool can_place(ParkUpstream&, Ticket&);
     bool excludes(const ParkUpstream&, const Ticket&) const;
     Ticket* next_to_place(ParkUpstream&);
-    ParkBackend& choose(ParkUpstream&, const Ticket&);
+    ParkBackend& choose(ParkUpstream&, Ticket&);
     void grant(ParkUpstream&, Ticket&);
     void refuse(ParkUpstream&, Ticket&, Refusal);
     void enter_queue(ParkUpstream&, Ticket&);

@@ -34,17 +34,29 @@ struct BackendId {
 };
 
 constexpr size_t max_upstreams = 1024;
-constexpr size_t max_backends = 256;  // of one upstream
+constexpr size_t max_backends = 1024;  // of one upstream
 
-// Some backends of one upstream.
+// The last few backends of one upstream that were added. A ticket that has tried so many may try the first
+// one again: a set of all would be a large part of an exchange.
 class BackendSet {
   public:
-    void add(size_t index) { words_[index / 64] |= uint64_t{1} << index % 64; }
-    bool has(size_t index) const { return words_[index / 64] >> index % 64 & 1; }
-    bool empty() const { return !(words_[0] | words_[1] | words_[2] | words_[3]); }
+    static constexpr size_t capacity = 15;
+
+    void add(size_t index) {
+        if (has(index)) return;
+        items_[added_ % capacity] = static_cast<uint16_t>(index);
+        if (++added_ == 2 * capacity) added_ = capacity;  // full, and at its start again
+    }
+    bool has(size_t index) const {
+        for (size_t i = 0; i < added_ && i < capacity; ++i)
+            if (items_[i] == index) return true;
+        return false;
+    }
+    bool empty() const { return added_ == 0; }
 
   private:
-    std::array<uint64_t, max_backends / 64> words_{};
+    std::array<uint16_t, capacity> items_{};
+    uint8_t added_ = 0;
 };
 
 // "Ask the park": collect() for a ticket, connect() or is_over() for a lease. Carries nothing, and may be
@@ -106,7 +118,7 @@ class Ticket : Link<QueueTag>, Owed {
     uint64_t bytes = 0;     // of its body that wait with it
     Time deadline = never;  // of the request as a whole
     BackendSet excluded;    // tried already: waits for any other, as long as another one is Ready
-    int prefer = -1;        // index of the backend that it would like; any other will do
+    uint64_t key = 0;       // a hash of what it belongs to (UpstreamRules::affinity): names its home. 0: none
     bool fresh = false;     // wants a new connection, not a pooled one
     void set_wake(Wake to) { wake = to; }
     Handle wake_handle() const { return wake.to; }
@@ -117,11 +129,15 @@ class Ticket : Link<QueueTag>, Owed {
     friend class List;
     friend struct ParkState;
 
-    bool is_restricted() const { return !excluded.empty(); }
+    bool is_patient() const { return patient_until_ != Time::min(); }
+    bool is_restricted() const { return !excluded.empty() || is_patient(); }
 
     Place place_ = Place::out;
     Refusal refusal_ = Refusal::none;
-    uint64_t number_ = 0;        // order of arrival; kept over retries; 0: never admitted
+    uint16_t home_ = 0;                 // index of its home's backend, as things were at home_of_
+    uint32_t home_of_ = 0;              // a ParkUpstream::version; 0: not looked for yet
+    Time patient_until_ = Time::min();  // waits for its home alone; min: for any
+    uint64_t number_ = 0;               // order of arrival; kept over retries; 0: never admitted
     Duration waited_serving_{};  // while the upstream was Serving, over all its waits; while it waits: where
     Duration waited_coming_{};   // the upstream's clock stood when it would have been zero. So for Coming.
     struct Work* work_ = nullptr;  // granted
@@ -147,7 +163,8 @@ class Lease {
     explicit operator bool() const { return work_; }
     BackendId backend() const { return backend_; }
     uint32_t generation() const { return generation_; }
-    Connect how() const { return how_; }  // as last told by collect(), connect() or redial()
+    Connect how() const { return how_; }         // as last told by collect(), connect() or redial()
+    bool had_home() const { return had_home_; }  // when granted: its key's home was Ready, here or busy
 
   private:
     friend class Park;
@@ -159,6 +176,7 @@ class Lease {
     BackendId backend_;
     uint32_t generation_ = 0;
     Connect how_ = Connect::wait;
+    bool had_home_ = false;
 };
 
 // The park's answer to admit, collect, retry and (without lease) peek.

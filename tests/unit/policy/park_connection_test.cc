@@ -189,15 +189,16 @@ TEST_CASE(
 }
 
 TEST_CASE("an idle connection to another backend gives its permit of max_connections") {
-    ParkWorld world({.max_connections = 1});
+    ParkWorld world({.max_connections = 1, .affinity = Affinity::by_name});
     const BackendId first = world.ready_backend();
-    const BackendId second = world.ready_backend();
+    const BackendId second = world.ready_backend({.slots = 1, .identity = 7, .spawned = true});
     auto a = world.arrive_running(0);
     REQUIRE(a->lease.backend() == first);
     world.finish(*a, Outcome::answered, Keep::idle);
     auto b = world.request(1);
-    b->ticket.prefer = second.index;
+    b->ticket.key = 7;
     world.admit(*b);
+    REQUIRE(b->lease.backend() == second);
     REQUIRE(b->lease.how() == Connect::wait);
     CHECK(world.trim(0) == 1);
     CHECK(world.connect(*b) == Connect::dial);

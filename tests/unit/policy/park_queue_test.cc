@@ -213,23 +213,6 @@ TEST_CASE("what a ticket excludes counts only while another backend is Ready") {
     world.finish(*a, Outcome::unused);
 }
 
-TEST_CASE("a wish for a backend is followed when it is free, and costs no waiting when it is not") {
-    ParkWorld world;
-    world.ready_backend();
-    const BackendId second = world.ready_backend();
-    auto a = world.request();
-    a->ticket.prefer = second.index;
-    world.admit(*a);
-    CHECK(a->lease.backend() == second);
-    auto b = world.request();
-    b->ticket.prefer = second.index;
-    world.admit(*b);
-    CHECK(b->is_granted());
-    CHECK_FALSE(b->lease.backend() == second);
-    world.finish(*a, Outcome::unused);
-    world.finish(*b, Outcome::unused);
-}
-
 TEST_CASE("while the upstream is Coming tickets wait up to start_timeout, then by queue.timeout") {
     ParkWorld world({.queue_timeout = 30s, .start_timeout = 120s});
     const BackendId id = world.backend({.spawned = true});

@@ -152,13 +152,13 @@ class Stress {
         c.ticket.bytes = chance_.below(800);
         if (chance_.one_in(5)) c.ticket.deadline = now_ + 1s;
         if (chance_.one_in(8)) c.ticket.excluded.add(chance_.below(4));
-        if (chance_.one_in(8)) c.ticket.prefer = static_cast<int>(chance_.below(5));
+        if (chance_.one_in(2)) c.ticket.key = 1 + chance_.below(5);
         c.ticket.fresh = chance_.one_in(4);
         c.ticket.set_wake({loop, {++last_slot_, 1}});
         if (chance_.one_in(4)) {
             // With nothing left over from a call before, peek says what admit will.
             const Admission p = park_.peek(c.ticket.upstream, c.ticket.bytes, c.ticket.deadline, now_);
-            if (c.ticket.excluded.empty() && !more_) {
+            if (c.ticket.excluded.empty() && c.ticket.key == 0 && !more_) {
                 Admission a = call([&](Wakes& w) { return park_.admit(c.ticket, now_, w); });
                 if (p.kind != a.kind || p.refusal != a.refusal) fail("peek and admit differ");
                 return answer(c, std::move(a));
@@ -398,6 +398,7 @@ class Stress {
                 Server& s = servers_[chance_.below(servers_.size())];
                 if (s.removed || removing_[key(s.id)]) return;
                 s.rules.slots = 1 + static_cast<uint32_t>(chance_.below(4));
+                s.rules.max_connections = static_cast<uint32_t>(chance_.below(4));
                 call([&](Wakes& w) { park_.set_rules(s.id, s.rules, now_, w); });
                 return;
             }
@@ -436,6 +437,9 @@ class Stress {
         rules.abandon_limit = 1s;
         rules.slow_start = chance_.one_in(4) ? 2s : 0s;
         rules.balancing = static_cast<Balancing>(chance_.below(4));
+        rules.affinity = static_cast<Affinity>(chance_.below(3));
+        rules.patience = chance_.one_in(2) ? 100ms : 0s;
+        rules.balance_factor = chance_.one_in(2) ? 125 : 0;
         upstreams_.push_back(park_.add_upstream(rules));
         rules_.push_back(rules);
         for (uint64_t n = 1 + chance_.below(4); n > 0; --n) add_backend(upstreams_.size() - 1);
@@ -444,6 +448,8 @@ class Stress {
         Server s;
         s.rules = {.slots = static_cast<uint32_t>(chance_.below(4)),
                    .weight = 1 + static_cast<uint32_t>(chance_.below(3)),
+                   .max_connections = chance_.one_in(3) ? 1 + static_cast<uint32_t>(chance_.below(3)) : 0,
+                   .identity = chance_.one_in(2) ? 1 + chance_.below(5) : 0,
                    .backup = chance_.one_in(6),
                    .spawned = chance_.one_in(2),
                    .device = chance_.one_in(3) ? device_ : DeviceId::none};
