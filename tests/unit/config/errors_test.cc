@@ -271,7 +271,7 @@ TEST_CASE("settings of workers are refused with what would be right") {
         size_t at = text.find("workers.");
         return at == text.npos ? text : text.substr(at);
     };
-    CHECK(error("count: 0") == "workers.count: 0 is out of range; give 1 to 256\n");
+    CHECK(error("count: 0") == "workers.count: 0 is out of range; give 1 to 1024\n");
     CHECK(error("gpus: [x]") ==
           "workers.gpus[0]: \"x\" is not a GPU; write its index, or its UUID (GPU-...)\n");
     CHECK(error("ready: {path: health}") ==
@@ -312,8 +312,8 @@ TEST_CASE("settings of servers are refused with what would be right") {
     CHECK(errors_of(with_server("tls: {key: k}")) ==
           "p.yaml:1:47: upstreams.a.tls.key: stands alone; give certificate and key together\n");
     std::string many = "upstreams: {a: {servers: [10.0.0.1:1";
-    for (int i = 2; i < 300; ++i) many += fmt::format(", 10.0.0.1:{}", i);
-    CHECK(errors_of(many + "]}}") == "p.yaml:1:13: upstreams.a: 299 backends; at most 256\n");
+    for (int i = 2; i < 1100; ++i) many += fmt::format(", 10.0.0.1:{}", i);
+    CHECK(errors_of(many + "]}}") == "p.yaml:1:13: upstreams.a: 1099 backends; at most 1024\n");
 }
 
 TEST_CASE("settings of an upstream are refused with what would be right") {

@@ -109,8 +109,8 @@ TEST_CASE("a command that could not be reached is refused") {
     clash.listen = "127.0.0.1:9901";
     CHECK(error_of(clash) == "--listen: 127.0.0.1:9901 is taken by listen[0] already; give each its own");
     ExecOptions many = serving();
-    many.count = 1000;
-    CHECK(error_of(many) == "--count: 1000 backends; at most 256");
+    many.count = 2000;
+    CHECK(error_of(many) == "--count: 2000 backends; at most 1024");
 }
 
 }  // namespace penstock
