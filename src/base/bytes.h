@@ -37,6 +37,11 @@ class Bytes {
     bool empty() const { return size_ == 0; }
     size_t size() const { return size_; }
     size_t charge() const { return charge_; }  // the capacities of all chunks, each piece's for itself
+    size_t charge_with(size_t more) const {    // at most, once `more` were copied
+        size_t left = count_ && has_tail_ ? last().chunk->capacity - last().end : 0;
+        if (more <= left) return charge_;
+        return charge_ + (more - left + large_chunk_bytes - 1) / large_chunk_bytes * large_chunk_bytes;
+    }
     size_t pieces() const { return count_; }
     const Piece& piece(size_t i) const { return ring_[(first_ + i) & (capacity_ - 1)]; }
 
@@ -68,6 +73,7 @@ class Bytes {
 
   private:
     Piece& back() { return ring_[(first_ + count_ - 1) & (capacity_ - 1)]; }
+    const Piece& last() const { return ring_[(first_ + count_ - 1) & (capacity_ - 1)]; }
     size_t room() { return back().chunk->capacity - back().end; }
     void add_tail(ChunkPool& pool, size_t bytes);
     Piece& push();

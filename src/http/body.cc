@@ -22,25 +22,39 @@ bool Body::open(uint64_t budget, uint64_t length, bool keep, uint64_t certain) {
     certain = std::max<uint64_t>(certain, 2 * large_chunk_bytes);  // it must be able to move at all
     uint64_t held = length == unknown_length ? std::min<uint64_t>(certain, budget)
                                              : std::min(capacity_for(length), budget);
-    if (!account_.reserve(static_cast<int64_t>(held))) return false;
-    held_ = held;
+    if (held > held_) {  // something may have come before
+        if (!account_.reserve(static_cast<int64_t>(held - held_))) return false;
+        held_ = held;
+    }
     budget_ = budget;
     length_ = length;
     keep_ = keep;
     return true;
 }
 
-bool Body::has_room() {
+bool Body::has_room(size_t bytes) {
     if (discards_ || length_ <= large_chunk_bytes) return true;  // reserved for all of it
-    bool has_sent = bytes_.size() > unsent_;
-    if (has_sent && bytes_.charge() + large_chunk_bytes > budget_) let_go_sent();
-    uint64_t need = bytes_.charge() + large_chunk_bytes;
-    if (need > budget_) return false;
-    if (need <= held_) return true;
+    if (bytes_.size() > unsent_ && bytes_.charge() + bytes > budget_) let_go_sent();
+    if (bytes_.charge() + bytes > budget_) return false;
+    if (bytes_.charge() + bytes <= held_) return true;
     bool grows_blindly = length_ == unknown_length && unsent_ > 0;
     if (grows_blindly && account_.is_tight()) return false;
-    if (!account_.reserve(static_cast<int64_t>(need - held_))) return false;
-    held_ = need;
+    if (hold(bytes_.charge() + bytes)) return true;
+    // What is kept must not stand in the way of what is to come.
+    if (bytes_.size() > unsent_) let_go_sent();
+    return bytes_.charge() + bytes <= held_;
+}
+
+bool Body::hold(uint64_t bytes) {
+    if (!account_.reserve(static_cast<int64_t>(bytes - held_))) return false;
+    held_ = bytes;
+    return true;
+}
+
+bool Body::try_copy(std::string_view run) {
+    uint64_t most = bytes_.charge_with(run.size());
+    if (!discards_ && length_ > large_chunk_bytes && most > held_ && !hold(most)) return false;
+    copy(run);
     return true;
 }
 

@@ -30,9 +30,13 @@ class Body {
     [[nodiscard]] bool open(uint64_t budget, uint64_t length, bool keep, uint64_t certain = 0);
 
     // --- the filler
-    bool has_room();                                           // for one more run of at most a large chunk
+    // For `bytes` more, however they come. An HTTP/2 stream asks for all that may come while it cannot stop
+    // it.
+    bool has_room(size_t bytes = large_chunk_bytes);
     void append(const ChunkRef& chunk, std::string_view run);  // what lies in `chunk`; large runs are linked
     void copy(std::string_view run);
+    // What comes although nobody asked whether there is room, before open() too: no where no memory is left.
+    [[nodiscard]] bool try_copy(std::string_view run);
     uint64_t total() const { return total_; }  // all that was ever filled, discarded bytes too
 
     // --- the drainer
@@ -51,6 +55,7 @@ class Body {
     void clear();  // gives everything back
 
   private:
+    bool hold(uint64_t bytes);
     void let_go_sent();
 
     ChunkPool& pool_;

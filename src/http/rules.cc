@@ -75,6 +75,7 @@ constexpr RuleFacts rules[] = {
     {Rule::trailer_forbidden, "trailer_forbidden", 400},
     {Rule::h2_name_uppercase, "h2_name_uppercase", 400},
     {Rule::h2_connection_field, "h2_connection_field", 400},
+    {Rule::h2_pseudo_field, "h2_pseudo_field", 400},
     {Rule::h2_body_differs, "h2_body_differs", 400},
 };
 

@@ -1,0 +1,490 @@
+#include "codec/h2_session.h"
+
+#include <algorithm>
+#include <cassert>
+#include <new>
+
+#include "codec/h2_fields.h"
+#include "http/forward.h"
+
+namespace penstock {
+
+namespace {
+
+// Credit of the connection is given back on receipt, so its window bounds no memory; it only has to be wide
+// enough for a long fat way.
+constexpr int32_t connection_window = 16 << 20;
+// A head of the largest size fits in fewer; nghttp2 counts them too.
+constexpr uint32_t most_continuations = 8;
+
+std::string_view view(const uint8_t* bytes, size_t size) {
+    return {reinterpret_cast<const char*>(bytes), size};
+}
+
+bool sends_nothing_more(const Message& message) {
+    return message.is_complete() && message.body.unsent() == 0 && message.trailers.field_count == 0;
+}
+
+}  // namespace
+
+void H2User::request(int32_t, const H2Head&) {}
+bool H2User::response(H2Stream&, const H2Head&) { return true; }
+void H2User::going_away(int32_t, H2Error) {}
+void H2User::pong() {}
+
+// What nghttp2 calls, inside receive() and send().
+struct H2Session::Callbacks {
+    static H2Session& self(void* user) { return *static_cast<H2Session*>(user); }
+
+    static int begin_frame(nghttp2_session*, const nghttp2_frame_hd* hd, void* user) {
+        return self(user).judge(hd->type, hd->flags, hd->length, hd->stream_id)
+                   ? 0
+                   : NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+
+    static int begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+        H2Session& session = self(user);
+        const H2Stream* stream = session.find(frame->hd.stream_id);
+        auto kind = H2HeadReader::Kind::trailers;
+        if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+            kind = H2HeadReader::Kind::request;
+        else if (session.role_ == H2Role::client && stream && !stream->answered_)
+            kind = H2HeadReader::Kind::response;
+        session.head_.begin(kind);
+        return 0;
+    }
+
+    static int header(nghttp2_session*, const nghttp2_frame*, const uint8_t* name, size_t name_size,
+                      const uint8_t* value, size_t value_size, uint8_t, void* user) {
+        H2Session& session = self(user);
+        if (session.head_.add(view(name, name_size), view(value, value_size))) return 0;
+        session.trip(H2Flood::header_bomb);
+        return NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+
+    // Our rules say what is wrong with it, so that it can be answered; where they do not, the stream is
+    // reset.
+    static int invalid_header(nghttp2_session* nghttp2, const nghttp2_frame* frame, const uint8_t* name,
+                              size_t name_size, const uint8_t* value, size_t value_size, uint8_t flags,
+                              void* user) {
+        int status = header(nghttp2, frame, name, name_size, value, value_size, flags, user);
+        if (status != 0) return status;
+        return self(user).head_.is_good() ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
+    }
+
+    static int frame_received(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+        return self(user).take(*frame) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+
+    static int invalid_frame(nghttp2_session*, const nghttp2_frame*, int error, void* user) {
+        auto kind = error == NGHTTP2_ERR_REFUSED_STREAM ? H2Flood::reset : H2Flood::provoked_reset;
+        return self(user).count(kind) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+    }
+
+    static int data(nghttp2_session* nghttp2, uint8_t, int32_t id, const uint8_t* bytes, size_t size,
+                    void* user) {
+        H2Session& session = self(user);
+        nghttp2_session_consume_connection(nghttp2, size);
+        if (H2Stream* stream = session.find(id)) session.fill(*stream, view(bytes, size));
+        return 0;
+    }
+
+    static int stream_closed(nghttp2_session*, int32_t id, uint32_t code, void* user) {
+        H2Session& session = self(user);
+        bool by_them = session.reset_by_them_ == id;
+        session.reset_by_them_ = 0;
+        H2Stream* stream = session.find(id);
+        if (!stream) return 0;
+        stream->id_ = 0;
+        --session.open_streams_;
+        session.user_.closed(*stream, static_cast<H2Error>(code), by_them);
+        return 0;
+    }
+
+    static ssize_t read(nghttp2_session*, int32_t id, uint8_t*, size_t most, uint32_t* flags,
+                        nghttp2_data_source*, void* user) {
+        H2Stream* stream = self(user).find(id);
+        // Its user has left; a reset is on its way.
+        if (!stream || !stream->outgoing || stream->outgoing->failed()) return NGHTTP2_ERR_DEFERRED;
+        Message& message = *stream->outgoing;
+        size_t unsent = message.body.unsent();
+        if (unsent == 0 && !message.is_complete()) {
+            stream->deferred_ = true;
+            return NGHTTP2_ERR_DEFERRED;
+        }
+        if (unsent <= most && message.is_complete()) {
+            *flags |= NGHTTP2_DATA_FLAG_EOF;
+            if (self(user).submit_trailers(*stream)) *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
+        }
+        if (unsent > 0) *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+        return static_cast<ssize_t>(std::min(unsent, most));
+    }
+
+    // Links the bytes of a DATA frame where they lie.
+    static int send_data(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head, size_t size,
+                         nghttp2_data_source*, void* user) {
+        H2Session& session = self(user);
+        constexpr size_t frame_head_bytes = 9;
+        session.user_.write(view(head, frame_head_bytes));
+        H2Stream& stream = *session.find(frame->hd.stream_id);
+        Message& message = *stream.outgoing;
+        while (size > 0) {
+            Piece piece = message.body.next_piece();
+            if (piece.size() > size) piece.end = piece.begin + static_cast<uint32_t>(size);
+            session.user_.link(piece);
+            message.body.sent(piece.size());
+            size -= piece.size();
+        }
+        if (message.sent() == Progress::head) message.send_to(Progress::body);
+        session.floods_.sent_data();
+        session.user_.moved(stream);
+        return session.user_.has_room() ? 0 : NGHTTP2_ERR_PAUSE;
+    }
+
+    static int frame_sent(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+        bool ends = (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
+                    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+        if (!ends) return 0;
+        H2Session& session = self(user);
+        H2Stream* stream = session.find(frame->hd.stream_id);
+        if (!stream) return 0;
+        stream->end_sent_ = true;
+        session.note_sent(*stream);
+        return 0;
+    }
+
+    static const nghttp2_session_callbacks* all() {
+        static const nghttp2_session_callbacks* const callbacks = [] {
+            nghttp2_session_callbacks* made = nullptr;
+            if (nghttp2_session_callbacks_new(&made) != 0) throw std::bad_alloc();
+            nghttp2_session_callbacks_set_on_begin_frame_callback(made, begin_frame);
+            nghttp2_session_callbacks_set_on_begin_headers_callback(made, begin_headers);
+            nghttp2_session_callbacks_set_on_header_callback(made, header);
+            nghttp2_session_callbacks_set_on_invalid_header_callback(made, invalid_header);
+            nghttp2_session_callbacks_set_on_frame_recv_callback(made, frame_received);
+            nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(made, invalid_frame);
+            nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, data);
+            nghttp2_session_callbacks_set_on_stream_close_callback(made, stream_closed);
+            nghttp2_session_callbacks_set_send_data_callback(made, send_data);
+            nghttp2_session_callbacks_set_on_frame_send_callback(made, frame_sent);
+            return made;
+        }();
+        return callbacks;
+    }
+};
+
+H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, ChunkPool& chunks, H2User& user)
+    : role_(role), user_(user), memory_(memory), head_(chunks, limits) {
+    nghttp2_option* option = nullptr;
+    if (nghttp2_option_new(&option) != 0) throw std::bad_alloc();
+    nghttp2_option_set_no_auto_window_update(option, 1);
+    nghttp2_option_set_no_closed_streams(option, 1);
+    nghttp2_option_set_max_continuations(option, most_continuations);
+    nghttp2_option_set_max_reserved_remote_streams(option, 0);
+    // Ours counts by the turn's clock, and only what was in vain.
+    nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX / 2, UINT64_MAX / 2);
+    bool server = role == H2Role::server;
+    int status =
+        server ? nghttp2_session_server_new3(&session_, Callbacks::all(), this, option, memory.functions())
+               : nghttp2_session_client_new3(&session_, Callbacks::all(), this, option, memory.functions());
+    nghttp2_option_del(option);
+    if (status != 0) throw std::bad_alloc();
+
+    nghttp2_settings_entry settings[6];
+    size_t count = 0;
+    settings[count++] = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2Stream::first_window};
+    settings[count++] = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.head_bytes};
+    settings[count++] = {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
+    if (server) {
+        settings[count++] = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams};
+        if (limits.connect_protocol) settings[count++] = {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
+    } else {
+        settings[count++] = {NGHTTP2_SETTINGS_ENABLE_PUSH, 0};
+    }
+    nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, settings, count);
+    nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, 0, connection_window);
+}
+
+H2Session::~H2Session() { nghttp2_session_del(session_); }
+
+H2Stream* H2Session::find(int32_t id) const {
+    return static_cast<H2Stream*>(nghttp2_session_get_stream_user_data(session_, id));
+}
+
+// --- what comes
+
+bool H2Session::receive(std::string_view bytes, Time now) {
+    if (failed_) return false;
+    now_ = now;
+    ssize_t eaten =
+        nghttp2_session_mem_recv(session_, reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size());
+    if (eaten == NGHTTP2_ERR_TOO_MANY_CONTINUATIONS) trip(H2Flood::continuation);
+    if (eaten == NGHTTP2_ERR_FLOODED) trip(H2Flood::unread);
+    if (eaten >= 0 && flood_ == H2Flood::none) return true;
+    failed_ = true;
+    terminate(flood_ == H2Flood::none ? H2Error::protocol_error : H2Error::enhance_your_calm);
+    return false;
+}
+
+bool H2Session::count(H2Flood kind) { return floods_.count(kind, now_) || trip(kind); }
+
+bool H2Session::trip(H2Flood kind) {
+    if (flood_ == H2Flood::none) flood_ = kind;
+    return false;
+}
+
+// Every frame, also what nghttp2 will pass over.
+bool H2Session::judge(uint8_t type, uint8_t flags, size_t length, int32_t id) {
+    switch (type) {
+        case NGHTTP2_DATA:
+            return length > 0 || (flags & NGHTTP2_FLAG_END_STREAM) || count(H2Flood::empty_data);
+        case NGHTTP2_HEADERS: continuations_ = 0; return true;
+        case NGHTTP2_CONTINUATION:
+            return ++continuations_ <= most_continuations || trip(H2Flood::continuation);
+        case NGHTTP2_RST_STREAM: {
+            if (role_ == H2Role::client) return true;  // the server's way to say no
+            const H2Stream* stream = find(id);
+            return stream ? stream->answered_ || count(H2Flood::reset) : count(H2Flood::priority);
+        }
+        case NGHTTP2_PING: return count(H2Flood::ping);
+        case NGHTTP2_SETTINGS: return count(H2Flood::settings);
+        case NGHTTP2_WINDOW_UPDATE: return count(H2Flood::window_update);
+        case NGHTTP2_GOAWAY:
+        case NGHTTP2_PUSH_PROMISE: return true;
+        default: return count(H2Flood::priority);
+    }
+}
+
+bool H2Session::take(const nghttp2_frame& frame) {
+    H2Stream* stream = frame.hd.stream_id ? find(frame.hd.stream_id) : nullptr;
+    switch (frame.hd.type) {
+        case NGHTTP2_HEADERS: return take_head(frame, stream);
+        case NGHTTP2_DATA:
+            if (stream && (frame.hd.flags & NGHTTP2_FLAG_END_STREAM)) end_incoming(*stream);
+            // Nothing but padding is nothing too.
+            return frame.hd.length > frame.data.padlen || frame.hd.length == 0 ||
+                   (frame.hd.flags & NGHTTP2_FLAG_END_STREAM) || count(H2Flood::empty_data);
+        case NGHTTP2_RST_STREAM: reset_by_them_ = frame.hd.stream_id; return true;
+        case NGHTTP2_GOAWAY:
+            user_.going_away(frame.goaway.last_stream_id, static_cast<H2Error>(frame.goaway.error_code));
+            return true;
+        case NGHTTP2_PING:
+            if (frame.hd.flags & NGHTTP2_FLAG_ACK) user_.pong();
+            return true;
+        default: return true;
+    }
+}
+
+bool H2Session::take_head(const nghttp2_frame& frame, H2Stream* stream) {
+    H2Head head = head_.finish(frame.hd.flags & NGHTTP2_FLAG_END_STREAM);
+    int32_t id = frame.hd.stream_id;
+    if (head_.kind() == H2HeadReader::Kind::request) {
+        user_.request(id, head);
+        stream = find(id);
+        if (!stream)
+            nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
+        else if (!head.head.find("priority"))
+            share(id);
+    } else if (stream && head_.kind() == H2HeadReader::Kind::response) {
+        stream->answered_ = !is_interim(head.head.status);
+        if (!user_.response(*stream, head)) reset(*stream, H2Error::protocol_error);
+    } else if (stream) {
+        take_trailers(*stream, head);
+    }
+    if (stream && head.end) end_incoming(*stream);
+    head_.clear();
+    return true;
+}
+
+// Who says nothing of priority shares the connection: without this nghttp2 sends stream after stream, as RFC
+// 9218 has it, and a long answer would hold up the short ones.
+void H2Session::share(int32_t id) {
+    nghttp2_extpri priority{NGHTTP2_EXTPRI_DEFAULT_URGENCY, 1};
+    nghttp2_session_change_extpri_stream_priority(session_, id, &priority, 0);
+}
+
+void H2Session::take_trailers(H2Stream& stream, H2Head& trailers) {
+    Message* message = stream.incoming;
+    if (!message || message->failed() || message->is_complete() || !message->has_head()) return;
+    Rule rule = trailers.rule == Rule::ok ? check_trailers(trailers.head) : trailers.rule;
+    if (rule != Rule::ok) return fail(stream, rule);
+    if (trailers.head.field_count) message->trailers = copy_head(trailers.head, *stream.arena);
+}
+
+void H2Session::fail(H2Stream& stream, Rule rule) {
+    stream.rule = rule;
+    stream.incoming->fail(role_ == H2Role::server ? Cause::bad_request : Cause::bad_response);
+    user_.moved(stream);
+}
+
+void H2Session::fill(H2Stream& stream, std::string_view bytes) {
+    Message* message = stream.incoming;
+    if (!message || message->failed() || message->is_complete()) return;  // no credit for what nobody reads
+    uint64_t total = message->body.total() + bytes.size();
+    if (message->framing.declared == BodyKind::length && total > message->framing.length)
+        return fail(stream, Rule::h2_body_differs);
+    stream.withheld_ += static_cast<uint32_t>(bytes.size());
+    if (message->filled() == Progress::head) message->fill_to(Progress::body);
+    while (!bytes.empty() && !message->failed()) {
+        std::string_view run = bytes.substr(0, large_chunk_bytes);
+        bytes.remove_prefix(run.size());
+        if (!message->body.try_copy(run)) message->fail(Cause::memory_full);
+    }
+    if (total > stream.most_body) message->fail(Cause::body_too_large);
+    user_.moved(stream);
+}
+
+void H2Session::end_incoming(H2Stream& stream) {
+    Message* message = stream.incoming;
+    if (!message || message->failed() || message->is_complete() || !message->has_head()) return;
+    const Framing& framing = message->framing;
+    if (framing.body == BodyKind::length && message->body.total() != framing.length)
+        return fail(stream, Rule::h2_body_differs);
+    message->fill_to(Progress::complete);
+    user_.moved(stream);
+}
+
+void H2Session::refill(H2Stream& stream) {
+    if (!stream.is_open() || stream.withheld_ == 0 || !stream.incoming) return;
+    Message& message = *stream.incoming;
+    if (message.is_complete() || message.failed()) return;
+    // Who fills half a window a turn gets a larger one, as long as there is memory for it.
+    uint32_t larger = std::min(2 * stream.window_, H2Stream::most_window);
+    bool busy = stream.withheld_ >= stream.window_ / 2 && larger > stream.window_;
+    if (busy && message.body.has_room(larger)) {
+        stream.window_ = larger;
+        nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, stream.id_,
+                                              static_cast<int32_t>(larger));
+    } else if (!message.body.has_room(stream.window_)) {
+        return;
+    }
+    nghttp2_session_consume_stream(session_, stream.id_, stream.withheld_);
+    stream.withheld_ = 0;
+}
+
+// --- what goes
+
+bool H2Session::send() {
+    while (user_.has_room()) {
+        const uint8_t* bytes = nullptr;
+        ssize_t size = nghttp2_session_mem_send(session_, &bytes);
+        if (size < 0) failed_ = true;
+        if (size <= 0) break;
+        user_.write(view(bytes, static_cast<size_t>(size)));
+    }
+    return !failed_;
+}
+
+bool H2Session::wants_send() const { return nghttp2_session_want_write(session_) != 0; }
+
+bool H2Session::is_over() const { return !wants_send() && nghttp2_session_want_read(session_) == 0; }
+
+bool H2Session::can_open() const {
+    return !failed_ && nghttp2_session_check_request_allowed(session_) && open_streams_ < most_streams();
+}
+
+uint32_t H2Session::most_streams() const {
+    return nghttp2_session_get_remote_settings(session_, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
+void H2Session::bind(H2Stream& stream, int32_t id) {
+    assert(!stream.is_open());
+    nghttp2_session_set_stream_user_data(session_, id, &stream);
+    stream.id_ = id;
+    ++open_streams_;
+}
+
+bool H2Session::open(H2Stream& stream, const HeadEdit& edit, std::string_view scheme,
+                     std::string_view authority, std::string_view protocol) {
+    assert(role_ == H2Role::client && stream.outgoing && !stream.is_open());
+    if (!can_open()) return false;
+    Message& message = *stream.outgoing;
+    H2Fields fields(memory_.fields());
+    fields.request(message.head, edit, scheme, authority, protocol);
+    nghttp2_data_provider body{{}, Callbacks::read};
+    bool ends = sends_nothing_more(message);
+    int32_t id = nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(),
+                                        ends ? nullptr : &body, &stream);
+    if (id < 0) return false;
+    stream.id_ = id;
+    ++open_streams_;
+    message.send_to(Progress::head);
+    return true;
+}
+
+void H2Session::interim(H2Stream& stream, const Head& head) {
+    if (!stream.is_open()) return;
+    H2Fields fields(memory_.fields());
+    fields.response(head, HeadEdit{});
+    nghttp2_submit_headers(session_, NGHTTP2_FLAG_NONE, stream.id_, nullptr, fields.data(), fields.size(),
+                           nullptr);
+}
+
+void H2Session::respond(H2Stream& stream, const HeadEdit& edit, bool bodiless) {
+    if (!stream.is_open()) return;
+    Message& message = *stream.outgoing;
+    H2Fields fields(memory_.fields());
+    fields.response(message.head, edit);
+    message.send_to(Progress::head);
+    stream.answered_ = true;
+    nghttp2_data_provider body{{}, Callbacks::read};
+    bool ends = bodiless || sends_nothing_more(message);
+    nghttp2_submit_response(session_, stream.id_, fields.data(), fields.size(), ends ? nullptr : &body);
+}
+
+bool H2Session::submit_trailers(H2Stream& stream) {
+    Message& message = *stream.outgoing;
+    if (message.trailers.field_count == 0) return false;
+    drop_trailer_hop(message.trailers, message.head);
+    H2Fields fields(memory_.fields());
+    fields.trailers(message.trailers);
+    if (fields.size() == 0) return false;
+    return nghttp2_submit_trailer(session_, stream.id_, fields.data(), fields.size()) == 0;
+}
+
+void H2Session::note_sent(H2Stream& stream) {
+    Message* message = stream.outgoing;
+    if (!stream.end_sent_ || !message || message->is_sent() || !message->is_complete()) return;
+    message->send_to(Progress::complete);
+    user_.moved(stream);
+}
+
+void H2Session::pump(H2Stream& stream) {
+    note_sent(stream);
+    if (!stream.is_open() || !stream.outgoing) return;
+    const Message& message = *stream.outgoing;
+    if (!stream.deferred_ || (message.body.unsent() == 0 && !message.is_complete())) return;
+    stream.deferred_ = false;
+    nghttp2_session_resume_data(session_, stream.id_);
+}
+
+void H2Session::reset(H2Stream& stream, H2Error code) {
+    if (stream.is_open())
+        nghttp2_submit_rst_stream(session_, NGHTTP2_FLAG_NONE, stream.id_, static_cast<uint32_t>(code));
+}
+
+void H2Session::forget(H2Stream& stream) {
+    stream.incoming = stream.outgoing = nullptr;
+    if (!stream.is_open()) return;
+    nghttp2_session_set_stream_user_data(session_, stream.id_, nullptr);
+    stream.id_ = 0;
+    --open_streams_;
+}
+
+void H2Session::announce_end() {
+    if (failed_) return;
+    nghttp2_submit_shutdown_notice(session_);
+    nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr);
+}
+
+void H2Session::end(H2Error code) {
+    if (failed_) return;
+    int32_t last = nghttp2_session_get_last_proc_stream_id(session_);
+    nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, last, static_cast<uint32_t>(code), nullptr, 0);
+}
+
+void H2Session::terminate(H2Error code) {
+    nghttp2_session_terminate_session(session_, static_cast<uint32_t>(code));
+}
+
+}  // namespace penstock
