@@ -30,6 +30,14 @@ void Crew::hand_over(std::unique_ptr<Job> job) {
     there_is_work_.notify_one();
 }
 
+void Crew::hold(bool held) {
+    {
+        const std::lock_guard lock(mutex_);
+        held_ = held;
+    }
+    there_is_work_.notify_all();
+}
+
 std::vector<std::unique_ptr<Job>> Crew::take_done() {
     uint64_t count = 0;
     [[maybe_unused]] const ssize_t got = ::read(event_, &count, sizeof count);  // nothing, at worst
@@ -51,7 +59,7 @@ unsigned Crew::most_at_once() {
 void Crew::work() {
     std::unique_lock lock(mutex_);
     while (true) {
-        there_is_work_.wait(lock, [this] { return ends_ || !waiting_.empty(); });
+        there_is_work_.wait(lock, [this] { return ends_ || (!held_ && !waiting_.empty()); });
         if (ends_) return;
         std::unique_ptr<Job> job = std::move(waiting_.front());
         waiting_.pop_front();

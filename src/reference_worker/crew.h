@@ -35,6 +35,7 @@ class Crew {
     ~Crew();  // what waits is dropped, what runs is awaited
 
     void hand_over(std::unique_ptr<Job> job);
+    void hold(bool held);                      // while held nothing is begun
     int descriptor() const { return event_; }  // readable when something is done
     std::vector<std::unique_ptr<Job>> take_done();
     unsigned most_at_once();  // computed
@@ -51,6 +52,7 @@ class Crew {
     std::deque<std::unique_ptr<Job>> waiting_;
     std::vector<std::unique_ptr<Job>> done_;
     unsigned running_ = 0, most_running_ = 0;
+    bool held_ = false;
     bool ends_ = false;
     std::vector<std::thread> threads_;
 };

@@ -243,6 +243,7 @@ void Front::set_faults(evhttp_request* request) {
         if (asked.contains("status")) faults_.status = asked["status"];
         if (asked.contains("retry_after")) faults_.retry_after = asked["retry_after"];
         if (asked.contains("ready")) faults_.ready = asked["ready"];
+        if (asked.contains("hold")) crew_.hold(asked["hold"]);
         if (asked.contains("delay_ms")) options_.delay = std::chrono::milliseconds(asked["delay_ms"]);
     } catch (const nlohmann::json::exception& error) {
         return reply(request, 400, error_body(error.what()));

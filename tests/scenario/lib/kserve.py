@@ -72,7 +72,8 @@ class ReferenceWorker:
         return Metrics.parse(body.decode())
 
     def order(self, **faults):
-        """fail_next=5, status=503, retry_after="3", ready=False, delay_ms=100"""
+        """fail_next=5, status=503, retry_after="3", ready=False, delay_ms=100, hold=True (nothing is begun until
+        hold=False)"""
         status, body = self.ask("/faults", "POST", json.dumps(faults))
         assert status == 200, body
 
