@@ -79,9 +79,9 @@ Admission Park::retry(Lease& lease, End end, Ticket& ticket, Time now, Wakes& wa
     return with_park(state_->admit(ticket));
 }
 
-void Park::abandon(Lease& lease, Abandon how, Wake to, Time now, Wakes& wakes) {
+void Park::abandon(Lease& lease, Abandon how, Wake to, Time now, Wakes& wakes, bool too_slow) {
     const Hold hold(mutex_, *state_, now, &wakes);
-    state_->abandon(lease, how, to);
+    state_->abandon(lease, how, to, too_slow);
 }
 
 bool Park::is_over(const Lease& lease) {
@@ -176,6 +176,14 @@ void Park::drain(Time deadline, Time now, Wakes& wakes) {
 Time Park::tick(Time now, Wakes& wakes, Actions& actions) {
     const Hold hold(mutex_, *state_, now, &wakes);
     return state_->tick(actions);
+}
+
+BackendChanges Park::changes() {
+    const std::lock_guard lock(mutex_);
+    BackendChanges out = state_->changes;
+    state_->changes.count = 0;
+    state_->changes.lost = 0;
+    return out;
 }
 
 void Park::describe(ParkView& view, Time now) {

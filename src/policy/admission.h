@@ -43,10 +43,12 @@ enum class Outcome : uint8_t {
     unused,          // nothing was sent
     connect_failed,  // nothing was sent: the backend is Suspect
     answered,        // a complete response
-    bad_answer,   // complete, but one that counts against the backend (fails a Resting one's probing request)
-    cut,          // the worker ended stream or connection after a part of the answer
-    early_close,  // it did so on a fresh connection before any byte of the answer: the backend is Suspect
-    stale,        // so on a reused connection: says nothing about the backend
+    full,        // a complete response that says: come again (429, 503 for being full). Neither good nor bad
+    bad_answer,  // complete, but 5xx: counts against the backend (fails a Resting one's probing request)
+    gateway_error,  // so, and 502, 503 or 504
+    cut,            // the worker ended stream or connection after a part of the answer
+    early_close,    // it did so on a fresh connection before any byte of the answer: the backend is Suspect
+    stale,          // so on a reused connection: says nothing about the backend
 };
 // What becomes of the lease's connection, where connections are counted.
 enum class Keep : uint8_t {
@@ -111,7 +113,8 @@ class Park {
     Admission retry(Lease&, End, Ticket&, Time now, Wakes&, Ended* = nullptr);
     // Nobody wants the answer any more. The caller keeps the lease, watches the connection and says finish();
     // `to` is woken when is_over() turns true before that. A lease that was not run is finished as unused.
-    void abandon(Lease&, Abandon, Wake to, Time now, Wakes&);
+    // `too_slow`: it is the backend's fault, and counts against it.
+    void abandon(Lease&, Abandon, Wake to, Time now, Wakes&, bool too_slow = false);
     bool is_over(const Lease&);
 
     // A pooled connection is no good any more and leaves the pool: it is closing.
@@ -149,6 +152,7 @@ class Park {
     // What comes with time. Call it at the returned time (a second from now, at the latest) and at
     // wakes.main.
     Time tick(Time now, Wakes&, Actions&);
+    BackendChanges changes();  // since the last call; wakes.main comes with new ones
 
     // --- Reading.
 

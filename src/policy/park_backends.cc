@@ -8,7 +8,6 @@ namespace penstock {
 
 constexpr Duration ask_again_after = 60s;
 constexpr Duration longest_tick = 1s;  // reminders of lost wakes go out with it
-constexpr Duration shortest_rest = 1s;
 
 void ParkState::backend_event(ParkBackend& b, const BackendNews& news) {
     using Event = BackendNews::Event;
@@ -61,10 +60,13 @@ void ParkState::backend_event(ParkBackend& b, const BackendNews& news) {
         case Event::eject:
             if (!is_up) break;
             b.rest = news.until == never ? Duration{} : news.until - now;
-            give_back_grants(b);
-            set_state(b, State::resting, news.until);
-            soon(news.until);
+            b.ejected = true;
+            b.ejected_at = now;
+            b.ejected_until = news.until;
+            rest(b);
             break;
+        case Event::unhealthy: set_unhealthy(b, true); break;
+        case Event::healthy: set_unhealthy(b, false); break;
         case Event::idle_stop:
             if (!is_up || b.used() > 0 || b.upstream->waiting > 0) break;
             [[fallthrough]];
@@ -110,9 +112,14 @@ void ParkState::make_ready(ParkBackend& b) {
         b.ready_since = now;
         if (b.upstream->rules.slow_start > Duration{}) soon(now);
     }
+    if (b.state == BackendState::suspect)
+        tell_change({.kind = BackendChange::Kind::trusted, .backend = b.id});
+    if (b.ejected) returned(b.outlier, now);
+    b.ejected = false;
     b.said_alive = false;
     if (b.upstream->restarting == &b && b.stuck == 0) b.upstream->restarting = nullptr;
     if (b.upstream->restarting != &b) b.restarting = false;
+    if (b.unhealthy) return rest(b);
     set_state(b, BackendState::ready, never);
 }
 
@@ -125,17 +132,10 @@ void ParkState::suspect(ParkBackend& b) {
     if (b.failed_connects > 1) wait = std::min<Duration>(25ms * (1 << std::min(b.failed_connects, 8U)), 2s);
     b.hopeful = true;
     b.said_alive = false;
+    tell_change({.kind = BackendChange::Kind::suspect, .backend = b.id});
     give_back_grants(b);
     set_state(b, BackendState::suspect, now + wait);
     trim_all(b);
-}
-
-void ParkState::fail_trial(ParkBackend& b) {
-    b.trial = false;
-    if (b.state != BackendState::resting) return;
-    b.rest = std::min(std::max(b.rest * 2, shortest_rest), b.upstream->rules.max_rest);
-    set_state(b, BackendState::resting, now + b.rest);
-    soon(b.until);
 }
 
 // Nothing of a dead generation is used. Leases stay with their owners, who are woken where they wait for us.
@@ -151,6 +151,8 @@ void ParkState::lose_generation(ParkBackend& b) {
             owe(*w);
     }
     forget_connections(b);
+    b.unhealthy = b.ejected = false;
+    b.outlier = {};
     b.state = BackendState::down;
 }
 
@@ -205,7 +207,7 @@ Time ParkState::back_at(const ParkBackend& b) const {
             if (b.hopeful || b.said_alive) return b.until;
             // One of ours that does not answer is about to end, or will be made to: then it is started again.
             return b.rules.spawned ? now + b.restart_cost : never;
-        case BackendState::resting: return b.until;
+        case BackendState::resting: return b.restarting ? now + b.restart_cost : b.until;
         case BackendState::draining: return b.until;
         case BackendState::down: return b.until == never ? never : b.until + b.start_took;
     }
@@ -235,7 +237,9 @@ Unfit ParkState::unfit(const ParkBackend& b) const {
         case BackendState::draining: return Unfit::draining;
         case BackendState::down: return Unfit::down;
         case BackendState::resting:
-            if (b.until > now || b.trial) return Unfit::resting;
+            if (b.unhealthy) return Unfit::unhealthy;
+            if (b.until > now) return Unfit::resting;
+            if (b.trial) return Unfit::probing;
             break;
         case BackendState::ready: break;
     }
@@ -284,6 +288,7 @@ Time ParkState::tick(Actions& actions) {
         mark(*u);  // a rest is over, or a step of a slow start
         find_stuck(*u, next);
         restart_stuck(*u, next);
+        end_interval(*u, next);
         for (auto& b : u->backends)
             if (b) tick_backend(*b, actions, next);
     }
@@ -312,7 +317,7 @@ void ParkState::tick_backend(ParkBackend& b, Actions& actions, Time& next) {
         actions.more = true;
         return;
     }
-    actions.items[actions.count++] = {kind, b.id, b.generation};
+    actions.items[actions.count++] = {kind, b.id, b.generation, b.restart_why};
     b.asked = kind;
     b.asked_at = now;
     comes(now + ask_again_after);

@@ -44,6 +44,7 @@ BackendId ParkState::add_backend(UpstreamId id, const BackendRules& rules) {
         u.backends.emplace_back();
         u.forgotten_at.emplace_back();
         u.candidates.emplace_back();
+        u.outliers.emplace_back();
     }
     u.candidates[index] = {};
     u.backends[index] = std::make_unique<ParkBackend>();

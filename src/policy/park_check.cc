@@ -57,6 +57,9 @@ void check_backend(const ParkBackend& b, Findings& f) {
     f.expect(b.state != BackendState::down || b.used() + b.connections() == 0,
              "something of a dead generation is used");
     f.expect(b.state != BackendState::starting || b.used() == 0, "a backend that starts is used");
+    f.expect(b.state != BackendState::resting || b.unhealthy || b.ejected, "it rests for no reason");
+    f.expect(b.state != BackendState::ready || !(b.unhealthy || b.ejected),
+             "Ready, and ejected or unhealthy");
     uint32_t idle = 0, closable = 0;
     for (size_t loop = 0; loop < b.idle_on.size(); ++loop) {
         idle += b.idle_on[loop];
@@ -176,7 +179,14 @@ void ParkState::describe(ParkView& view) {
                                   .idle = b->idle,
                                   .closing = b->closing,
                                   .since = b->since,
-                                  .until = b->until});
+                                  .until = b->until,
+                                  .ejected = b->ejected,
+                                  .restarting = b->restarting,
+                                  .ejected_for = b->ejected_for,
+                                  .ejected_in_row = b->outlier.row,
+                                  .ejections = b->ejections,
+                                  .kept_by_min_healthy = b->kept_by_min_healthy,
+                                  .kept_by_percent = b->kept_by_percent});
         }
     }
 }

@@ -13,7 +13,10 @@ Work& ParkState::begin_work(ParkBackend& b, Work::State state) {
     w.backend = &b;
     w.generation = b.generation;
     w.began = now;
-    if (b.state == BackendState::resting && state == Work::State::granted) w.is_trial = b.trial = true;
+    if (b.state == BackendState::resting && state == Work::State::granted) {
+        w.is_trial = b.trial = true;
+        tell_change({.kind = BackendChange::Kind::probed, .backend = b.id, .time = now - b.ejected_at});
+    }
     ++(state == Work::State::probing ? b.probing : b.granted);
     ++b.references;
     ++b.upstream->used;
@@ -55,7 +58,8 @@ void ParkState::end_work(Work& w, Ended::By by, bool is_sample) {
         mark_users(*b.device);
     }
     const bool is_told = b.asked_at != never && b.asked == Action::Kind::restart;
-    if (b.restarting && b.stuck == 0 && !is_told) {  // it ended by itself after all
+    const bool was_stuck = b.restarting && b.restart_why == RestartWhy::stuck;
+    if (was_stuck && b.stuck == 0 && !is_told) {  // it ended by itself after all
         b.restarting = false;
         u.restarting = nullptr;
         settle(u);
@@ -124,25 +128,44 @@ Ended ParkState::finish(Lease& lease, End end) {
     return ended;
 }
 
+namespace {
+TryResult result_of(Outcome outcome) {
+    switch (outcome) {
+        case Outcome::unused:
+        case Outcome::stale:
+        case Outcome::full: return TryResult::neutral;
+        case Outcome::answered: return TryResult::success;
+        case Outcome::bad_answer: return TryResult::server_error;
+        case Outcome::gateway_error: return TryResult::gateway_error;
+        case Outcome::connect_failed:
+        case Outcome::early_close:
+        case Outcome::cut: return TryResult::local_error;
+    }
+    return TryResult::neutral;
+}
+}  // namespace
+
 // What the end of one work says about its backend. It takes effect in the same call that ends the lease:
 // else one dead worker would be given the whole queue before its exit is read.
 void ParkState::judge(Work& w, Outcome outcome) {
     ParkBackend& b = *w.backend;
     if (w.state == Work::State::probing) return;  // its result comes as news
     if (outcome == Outcome::connect_failed) ++b.failed_connects;
-    if (outcome == Outcome::answered || outcome == Outcome::bad_answer) b.failed_connects = 0;
-    if (outcome == Outcome::unused || outcome == Outcome::stale) return;
+    const TryResult result = result_of(outcome);
+    if (result != TryResult::neutral && result != TryResult::local_error) b.failed_connects = 0;
+    if (result == TryResult::neutral || w.is_abandoned()) return;
     if (w.is_trial) {
-        if (outcome == Outcome::answered)
-            make_ready(b);
+        if (result == TryResult::success)
+            end_rest(b);
         else
             fail_trial(b);
-    } else if (outcome == Outcome::connect_failed || outcome == Outcome::early_close) {
-        suspect(b);
+        return;
     }
+    note_try(b, result);
+    if (outcome == Outcome::connect_failed || outcome == Outcome::early_close) suspect(b);
 }
 
-void ParkState::abandon(Lease& lease, Abandon how, Wake to) {
+void ParkState::abandon(Lease& lease, Abandon how, Wake to, bool too_slow) {
     Work& w = *lease.work_;
     w.wake = to;
     if (w.state == Work::State::over) return owe(w);
@@ -159,7 +182,13 @@ void ParkState::abandon(Lease& lease, Abandon how, Wake to) {
         w.abandoned_at = now;
         w.deadline = deadline_after(now, u.rules.abandon_limit);
         u.abandoned.push_back(w);
-        if (w.is_trial) fail_trial(b);
+        // A probing request whose client left says nothing: the next one may be it.
+        if (w.is_trial) {
+            b.trial = false;
+            mark(u);
+        }
+        if (w.is_trial && too_slow) fail_trial(b);
+        if (!w.is_trial && too_slow) note_try(b, TryResult::local_error);
         w.is_trial = false;
     }
     if (how != Abandon::drain) w.deadline = std::min(w.deadline, deadline_after(now, u.rules.abandon_grace));
@@ -261,6 +290,7 @@ void ParkState::restart_stuck(ParkUpstream& u, Time& next) {
         }
         u.restarting = &b;
         b.restarting = true;  // no new grants; live leases may finish
+        b.restart_why = RestartWhy::stuck;
         b.asked_at = never;
         trim_all(b);
         settle(u);

@@ -4,11 +4,13 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "base/time.h"
 #include "policy/balancer.h"
+#include "policy/outlier.h"
 #include "policy/ticket.h"
 
 namespace penstock {
@@ -33,7 +35,9 @@ struct UpstreamRules {
     bool counts_connections = true;  // HTTP/1: one request a connection
     Duration abandon_grace = 30s;
     Duration abandon_limit = 300s;
-    Duration max_rest = 300s;  // of a backend that fails its probing request again and again
+    Duration max_rest =
+        300s;  // of a backend that fails its probing request again and again, without `outlier`
+    std::optional<OutlierRules> outlier{};
     Duration slow_start{};
     Balancing balancing = Balancing::least_busy;  // of tickets without key, and without a home
     Affinity affinity = Affinity::none;
@@ -69,7 +73,9 @@ struct BackendNews {
         suspect,   // somebody else met a connect failure
         alive,     // Suspect only: the process is there, or a probe got through
         probe_failed,  // Suspect only: nobody need wait for it until it is alive
-        eject,         // Resting until `until`; never: until it is `ready` (a health check says unhealthy)
+        eject,         // Resting until `until`, by order; by its failures the park ejects it itself
+        unhealthy,     // health checks say so: Resting until they say `healthy`
+        healthy,       // it is again; what is left of an ejection it still has to rest
         drain,         // no new work; tick() says `stop` when it is empty. until: when it will be back
         undrain,       // Ready again, where it has not been stopped yet
         idle_stop,     // drain, but only if nothing is used at this moment
@@ -84,18 +90,25 @@ struct BackendNews {
     bool warm = false;        // ready: it has served before we came, and needs no slow start
 };
 
+// Why a worker is to be restarted.
+enum class RestartWhy : uint8_t {
+    stuck,    // it is held by work that nobody waits for
+    ejected,  // it was ejected so many times in a row
+};
+
 // What the main thread is asked to do by tick(). Each is asked once, and again if it has not helped in a
 // minute.
 struct Action {
     enum class Kind : uint8_t {
         probe,    // this backend is Suspect: find out, and say alive, probe_failed or exited
-        restart,  // its worker is held by work that nobody waits for: stop it by force, start the next
+        restart,  // stop its worker by force, start the next
         stop,     // Draining, and nothing of ours is left on it
         forget,   // removed, and nothing refers to it any more: call forget()
     };
     Kind kind = Kind::probe;
     BackendId backend;
     uint32_t generation = 0;
+    RestartWhy why = RestartWhy::stuck;
 };
 
 struct Actions {
@@ -105,6 +118,35 @@ struct Actions {
     bool more = false;  // call tick() again
     const Action* begin() const { return items.data(); }
     const Action* end() const { return items.data() + count; }
+};
+
+// What became of a backend while nobody asked: for the log, a line each.
+struct BackendChange {
+    enum class Kind : uint8_t {
+        suspect,  // a connection to it failed
+        trusted,  // it is alive after all
+        ejected,  // for `time`
+        kept,     // it would have been ejected, if `verdict` did not forbid it
+        probed,   // its rest is over, `time` after the ejection: one request is on its way
+        back,     // that one went well
+        unhealthy,
+        healthy,
+    };
+    Kind kind = Kind::suspect;
+    BackendId backend;
+    EjectReason reason = EjectReason::consecutive_5xx;
+    EjectVerdict verdict = EjectVerdict::eject;
+    uint32_t row = 0;  // ejections in a row
+    Duration time{};
+};
+
+struct BackendChanges {
+    static constexpr size_t capacity = 32;
+    std::array<BackendChange, capacity> items;
+    size_t count = 0;
+    uint64_t lost = 0;  // more than there was room for since the last call
+    const BackendChange* begin() const { return items.data(); }
+    const BackendChange* end() const { return items.data() + count; }
 };
 
 // Idle connections to be closed by one loop. They already count as closing: each must be confirmed.
@@ -132,6 +174,8 @@ enum class Unfit : uint8_t {
     starting,
     suspect,
     resting,
+    unhealthy,
+    probing,  // its one request after a rest is under way
     draining,
     down,
     restarting,
@@ -155,6 +199,13 @@ struct BackendView {
     uint32_t dialing = 0, busy = 0, idle = 0, closing = 0;  // connections; only where they are counted
     Time since{};
     Time until = never;
+    // Outlier detection. `ejected`: Resting because of it, not (only) because it is unhealthy.
+    bool ejected = false;
+    bool restarting = false;
+    EjectReason ejected_for = EjectReason::consecutive_5xx;
+    uint32_t ejected_in_row = 0;
+    std::array<uint64_t, eject_reasons> ejections{};
+    uint64_t kept_by_min_healthy = 0, kept_by_percent = 0;
 };
 
 struct UpstreamView {

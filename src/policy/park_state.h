@@ -17,6 +17,7 @@
 #include "base/list.h"
 #include "base/slab.h"
 #include "policy/admission.h"
+#include "policy/outlier.h"
 #include "policy/retry_after.h"
 
 namespace penstock {
@@ -90,12 +91,23 @@ struct ParkBackend {
     Time ready_since{};
     Duration start_took{};
     Duration restart_cost{};
-    Duration rest{};               // how long it rests, or did last
-    uint32_t failed_connects = 0;  // in a row
-    bool said_alive = false;       // suspect: Ready at `until`
-    bool hopeful = false;          // suspect: no probe has failed
-    bool trial = false;            // resting: its probing request is under way
-    bool restarting = false;       // for stuck work; until the next generation is Ready
+    Duration rest{};  // how long it rests, or did last
+    // Resting has two causes: health checks say `unhealthy`, or it is `ejected`, until then. Both can hold.
+    bool unhealthy = false;
+    bool ejected = false;
+    Time ejected_at{};
+    Time ejected_until{};
+    EjectReason ejected_for = EjectReason::consecutive_5xx;
+    OutlierRecord outlier;  // of this generation
+    std::array<uint64_t, eject_reasons> ejections{};
+    uint64_t kept_by_min_healthy = 0, kept_by_percent = 0;  // ejections that were not
+    Time kept_at = Time::min();                             // the last one that was told
+    uint32_t failed_connects = 0;                           // in a row
+    bool said_alive = false;                                // suspect: Ready at `until`
+    bool hopeful = false;                                   // suspect: no probe has failed
+    bool trial = false;                                     // resting: its probing request is under way
+    bool restarting = false;                                // until the next generation is Ready
+    RestartWhy restart_why = RestartWhy::stuck;
     bool removed = false;
 
     Action::Kind asked = Action::Kind::probe;
@@ -143,6 +155,9 @@ struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
 
     MeanHold mean_hold;
     Duration wasted{};
+
+    Time interval_ends = never;            // of outlier detection; never: it has not begun
+    std::vector<OutlierRecord*> outliers;  // one a backend: room for find_outliers()
 };
 
 struct ParkState {
@@ -164,13 +179,12 @@ struct ParkState {
     void take(Ticket&, Lease&);
     void run(Lease&);
     Ended finish(Lease&, End);
-    void abandon(Lease&, Abandon, Wake to);
+    void abandon(Lease&, Abandon, Wake to, bool too_slow = false);
     bool is_over(const Lease&);
     Lease probe(BackendId);
     Work& begin_work(ParkBackend&, Work::State);
     void end_work(Work&, Ended::By, bool is_sample);  // the slot is free; the lease may still stand for it
     void let_go(Lease&, bool strict);
-    void fail_trial(ParkBackend&);
     void call_stuck(Work&);
     void free_work(Work&);
     void judge(Work&, Outcome);
@@ -204,6 +218,18 @@ struct ParkState {
     void remove_backend(ParkBackend&);
     bool forget(BackendId);
     bool forget(UpstreamId);
+
+    // --- park_outlier.cc: ejection, unhealthiness, and the way back
+    void note_try(ParkBackend&, TryResult);
+    void eject_if_allowed(ParkBackend&, EjectReason);
+    void eject_for(ParkBackend&, EjectReason);
+    void rest(ParkBackend&);
+    void fail_trial(ParkBackend&);
+    void end_rest(ParkBackend&);  // it is Ready again
+    void set_unhealthy(ParkBackend&, bool);
+    void end_interval(ParkUpstream&, Time& next);
+    Others others(const ParkBackend&) const;
+    void tell_change(BackendChange);
 
     // --- park_connections.cc
     Connect plan_connection(Work&);
@@ -289,6 +315,7 @@ struct ParkState {
     bool draining = false;
     Time drain_deadline = never;
     uint64_t last_number = 0;
+    BackendChanges changes;
     unsigned decisions = 0;  // grants and refusals of this call
 
     std::vector<std::unique_ptr<ParkUpstream>> upstreams;  // holes where one was forgotten

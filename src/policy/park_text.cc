@@ -53,9 +53,11 @@ std::string_view to_string(Unfit unfit) {
         case Unfit::starting: return "starting";
         case Unfit::suspect: return "suspect";
         case Unfit::resting: return "resting";
+        case Unfit::unhealthy: return "unhealthy";
+        case Unfit::probing: return "its probing request is under way";
         case Unfit::draining: return "draining";
         case Unfit::down: return "down";
-        case Unfit::restarting: return "to be restarted: held by abandoned work";
+        case Unfit::restarting: return "to be restarted";
         case Unfit::busy: return "all slots taken";
         case Unfit::device_busy: return "all slots of its device taken";
         case Unfit::max_connections: return "max_connections reached";

@@ -237,16 +237,43 @@ TEST_CASE("Resting: a probing request that fails makes it rest twice as long, up
     }
 }
 
-TEST_CASE("Resting: a probing request that nobody waits for any more has failed") {
+TEST_CASE("Resting: a probing request that was given up as too slow has failed, however it ends") {
     ParkWorld world;
     const BackendId id = world.ready_backend();
     world.tell(id, Event::eject, 1, world.now + 10s);
     world.pass(10s);
     auto a = world.arrive_running();
-    world.abandon(*a, Abandon::drain);
+    world.abandon(*a, Abandon::drain, true);
     CHECK(world.view(id).until == world.now + 20s);
     world.finish(*a, Outcome::answered);
     CHECK(world.state(id) == BackendState::resting);
+}
+
+TEST_CASE("Resting: a probing request whose client left says nothing; the next one probes") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend({.slots = 2, .spawned = true});
+    world.tell(id, Event::eject, 1, world.now + 10s);
+    world.pass(10s);
+    auto a = world.arrive_running();
+    world.abandon(*a, Abandon::drain);
+    auto b = world.arrive_running();
+    world.finish(*a, Outcome::answered);
+    CHECK(world.state(id) == BackendState::resting);
+    world.finish(*b, Outcome::answered);
+    CHECK(world.state(id) == BackendState::ready);
+}
+
+TEST_CASE("Resting: a probing request that is told to come again says nothing; the next one probes") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend();
+    world.tell(id, Event::eject, 1, world.now + 10s);
+    world.pass(10s);
+    auto a = world.arrive_running();
+    world.finish(*a, Outcome::full);
+    CHECK(world.state(id) == BackendState::resting);
+    auto b = world.arrive_running();
+    world.finish(*b, Outcome::answered);
+    CHECK(world.state(id) == BackendState::ready);
 }
 
 TEST_CASE("Resting: a probing request that was never sent leaves the place to the next") {
@@ -263,14 +290,59 @@ TEST_CASE("Resting: a probing request that was never sent leaves the place to th
     world.finish(*b, Outcome::unused);
 }
 
-TEST_CASE("Resting without an end (unhealthy): nobody waits for it, until a check says ready") {
+TEST_CASE("Unhealthy, it rests without an end: nobody waits for it, until checks say that it is healthy") {
     ParkWorld world;
     const BackendId id = world.ready_backend({.slots = 1});
-    world.tell(id, Event::eject);
+    world.tell(id, Event::unhealthy);
+    CHECK(world.state(id) == BackendState::resting);
+    CHECK(world.view(id).unfit == Unfit::unhealthy);
     CHECK(world.serving() == Serving::none);
-    world.tell(id, Event::ready);
+    world.tell(id, Event::healthy);
     CHECK(world.state(id) == BackendState::ready);
     CHECK(world.serving() == Serving::serving);
+}
+
+TEST_CASE("Unhealthy and ejected, it has to be healthy and to rest its time, whichever comes first") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend({.slots = 1});
+    world.tell(id, Event::eject, 1, world.now + 10s);
+    world.tell(id, Event::unhealthy);
+    CHECK(world.view(id).until == never);
+    world.pass(5s);
+    world.tell(id, Event::healthy);
+    CHECK(world.state(id) == BackendState::resting);
+    CHECK(world.view(id).until == world.now + 5s);
+    world.tell(id, Event::unhealthy);
+    world.pass(5s);
+    CHECK(world.view(id).unfit == Unfit::unhealthy);
+    world.tell(id, Event::healthy);
+    auto a = world.arrive_running();  // the probing request
+    CHECK(world.view(id).unfit == Unfit::probing);
+    world.finish(*a);
+    CHECK(world.state(id) == BackendState::ready);
+}
+
+TEST_CASE("Unhealthy while it drains, it is not Ready when that is taken back") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend({.slots = 1});
+    world.tell(id, Event::drain);
+    world.tell(id, Event::unhealthy);
+    CHECK(world.state(id) == BackendState::draining);
+    world.tell(id, Event::undrain);
+    CHECK(world.view(id).unfit == Unfit::unhealthy);
+    world.tell(id, Event::healthy);
+    CHECK(world.state(id) == BackendState::ready);
+}
+
+TEST_CASE("the next generation of an unhealthy or ejected worker begins with a clean record") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend();
+    world.tell(id, Event::unhealthy);
+    world.tell(id, Event::eject, 1, world.now + 10s);
+    world.tell(id, Event::exited, 1, world.now + 1s);
+    world.tell(id, Event::starting, 2);
+    world.tell(id, Event::ready, 2);
+    CHECK(world.state(id) == BackendState::ready);
 }
 
 TEST_CASE("Draining: with nothing used and no idle connection left, the main thread is told to stop it") {

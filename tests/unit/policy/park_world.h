@@ -105,10 +105,10 @@ struct ParkWorld {
         return ended;
     }
     // The handle of the lease's new owner.
-    Handle abandon(Request& r, Abandon how) {
+    Handle abandon(Request& r, Abandon how, bool too_slow = false) {
         Wakes w;
         const Handle owner{1000 + ++last_slot, 1};
-        park.abandon(r.lease, how, {0, owner}, now, w);
+        park.abandon(r.lease, how, {0, owner}, now, w, too_slow);
         keep(w);
         return owner;
     }

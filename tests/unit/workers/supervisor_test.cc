@@ -71,9 +71,9 @@ struct House final : WorkerEvents {
     }
 
     void worker_news(WorkerId worker, const BackendNews& told, const Address& address) override {
-        constexpr const char* names[] = {"starting",     "ready",  "suspect", "alive",
-                                         "probe_failed", "eject",  "drain",   "idle_stop",
-                                         "undrain",      "exited", "gave_up"};
+        constexpr const char* names[] = {"starting",  "ready",     "suspect", "alive", "probe_failed",
+                                         "eject",     "unhealthy", "healthy", "drain", "undrain",
+                                         "idle_stop", "exited",    "gave_up"};
         news.push_back(fmt::format("{}:{} {}", static_cast<uint32_t>(worker), told.generation,
                                    names[static_cast<size_t>(told.event)]));
         last[worker] = told;
