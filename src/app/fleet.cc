@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "net/socket.h"
+#include "proxy/affinity.h"
 
 namespace penstock {
 
@@ -80,7 +81,8 @@ Result<> Fleet::add(const Upstream& settings) {
         *upstreams_.emplace_back(std::make_unique<LiveUpstream>(settings, id, book_.upstream(settings.name)));
     Wakes wakes;
     Time now = loop_.now();
-    auto add_backend = [&](std::string name, const BackendRules& rules) -> Backend& {
+    auto add_backend = [&](std::string name, BackendRules rules) -> Backend& {
+        rules.identity = backend_identity(settings.balance, name);
         BackendId backend = park_.add_backend(id, rules, now, wakes);
         Backend& added = upstream.add_backend(std::move(name), backend);
         added.spawned = rules.spawned;
@@ -105,12 +107,13 @@ Result<> Fleet::add(const Upstream& settings) {
         BackendRules rules;
         rules.slots = server.concurrency;
         rules.weight = server.weight;
+        rules.max_connections = server.max_connections;
         rules.backup = server.backup;
         Backend& backend = add_backend(server.address.text, rules);
         backend.set_address(1, *address);
         probes_.push_back(std::make_unique<ServerProbe>(*this, upstream, backend.id(), server.address));
         tell(backend.id(), {BackendNews::Event::starting, 1, now, {}});
-        tell(backend.id(), {BackendNews::Event::ready, 1, never, {}});
+        tell(backend.id(), {.event = BackendNews::Event::ready, .generation = 1, .warm = true});
     }
     deliver(park_, wakes, now, post_);
     return {};

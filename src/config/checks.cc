@@ -151,7 +151,7 @@ void Checks::servers(const Upstream& upstream, const std::string& path) {
     for (size_t i = 0; i < upstream.servers.size(); ++i) {
         const Server& server = upstream.servers[i];
         std::string here = fmt::format("{}.servers[{}]", path, i);
-        limited = limited || server.concurrency > 0;
+        limited = limited || server.concurrency > 0 || server.max_connections > 0;
         if (server.address.text.empty()) continue;
         auto [first, is_new] = seen.emplace(server.address.text, i);
         if (!is_new) {
@@ -161,13 +161,18 @@ void Checks::servers(const Upstream& upstream, const std::string& path) {
         if (server.address.kind != Address::Kind::unix && server.address.port == 0) {
             error(here, fmt::format("{} has port 0; give the port of the server", server.address.text));
         }
+        if (server.max_connections > 0 && upstream.protocol == Protocol::http2) {
+            error(here + ".max_connections",
+                  "counts connections of HTTP/1, one a request; write concurrency, which counts requests");
+        }
         if (server.resolve > Duration::zero() && server.address.kind != Address::Kind::name) {
             error(here + ".resolve",
                   fmt::format("{} is no host name; leave resolve out", server.address.text));
         }
     }
-    bool unlimited = std::any_of(upstream.servers.begin(), upstream.servers.end(),
-                                 [](const Server& server) { return server.concurrency == 0; });
+    bool unlimited = std::any_of(upstream.servers.begin(), upstream.servers.end(), [](const Server& server) {
+        return server.concurrency + server.max_connections == 0;
+    });
     if (unlimited && (limited || (upstream.workers && upstream.concurrency > 0))) {
         warn(path + ".servers",
              "some have no concurrency beside backends that have: they take all that "

@@ -20,7 +20,8 @@ Config default_config(unsigned cores) {
 
 bool Upstream::has_slots() const {
     if (workers && concurrency > 0) return true;
-    return std::any_of(servers.begin(), servers.end(), [](const Server& s) { return s.concurrency > 0; });
+    return std::any_of(servers.begin(), servers.end(),
+                       [](const Server& s) { return s.concurrency > 0 || s.max_connections > 0; });
 }
 
 uint32_t Upstream::queue_size() const {

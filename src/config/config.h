@@ -128,7 +128,8 @@ struct Server {
     uint32_t weight = 1;
     bool backup = false;
     uint32_t concurrency = 0;  // resolved: its own, else what the upstream says, else 0
-    Duration resolve{};        // a host name: look it up again this often; 0: once, at start
+    uint32_t max_connections = 0;
+    Duration resolve{};  // a host name: look it up again this often; 0: once, at start
 
     bool operator==(const Server&) const = default;
 };
@@ -145,13 +146,28 @@ struct BackendTls {
     bool operator==(const BackendTls&) const = default;
 };
 
-enum class BalancePolicy : uint8_t { least_busy, round_robin, random_two, first, hash };
+enum class BalancePolicy : uint8_t { least_busy, round_robin, random_two, first };
 enum class HashKey : uint8_t { client_ip, path, header, cookie, query };
 
+enum class SameSite : uint8_t { unsaid, lax, strict, none };
+
+struct Sticky {
+    std::string cookie = {};
+    bool secure = false;
+    SameSite same_site = SameSite::unsaid;
+    Duration max_age{};       // 0: until the browser is closed
+    std::string secret = {};  // mixed into the values, so that nobody finds an address from one
+
+    bool operator==(const Sticky&) const = default;
+};
+
 struct Balance {
-    BalancePolicy policy = BalancePolicy::least_busy;
-    HashKey hash = HashKey::client_ip;
-    std::string hash_name;  // of the header, cookie or query parameter
+    BalancePolicy policy = BalancePolicy::least_busy;  // with hash or sticky: of requests without a home
+    std::optional<HashKey> hash;
+    std::string hash_name = {};  // of the header, cookie or query parameter
+    std::optional<Sticky> sticky = {};
+    Duration patience{};    // so long a request waits for its home while other backends are free
+    uint32_t factor = 150;  // hash: percent of its fair share that a backend gets at most; 0: no bound
 
     bool operator==(const Balance&) const = default;
 };

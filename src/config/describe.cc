@@ -76,16 +76,39 @@ void describe_workers(const Workers& workers, Out out) {
 void describe_servers(const std::vector<Server>& servers, Out out) {
     std::string_view title = "servers";
     for (const Server& server : servers) {
-        fmt::format_to(out, "  {:<9} {}, {}{}{}{}\n", title, server.address.text,
+        fmt::format_to(out, "  {:<9} {}, {}{}{}{}{}\n", title, server.address.text,
                        server.concurrency == 0 ? "any number of requests at a time"
                                                : counted(server.concurrency, "request") + " at a time",
                        server.weight == 1 ? "" : fmt::format(", weight {}", server.weight),
                        server.backup ? ", backup" : "",
+                       server.max_connections == 0
+                           ? ""
+                           : fmt::format(", at most {}", counted(server.max_connections, "connection")),
                        server.resolve == Duration::zero()
                            ? ""
                            : fmt::format(", looked up every {}", format_duration(server.resolve)));
         title = "";
     }
+}
+
+uint32_t smaller_limit(uint32_t a, uint32_t b) { return a == 0 || b == 0 ? std::max(a, b) : std::min(a, b); }
+
+std::string described(const Balance& balance) {
+    constexpr std::string_view names[] = {"least_busy", "round_robin", "random_two", "first"};
+    const std::string_view policy = names[static_cast<size_t>(balance.policy)];
+    std::string text;
+    if (balance.sticky) text = fmt::format("sticky by cookie {}", balance.sticky->cookie);
+    if (balance.hash) {
+        constexpr std::string_view keys[] = {"client_ip", "path", "header", "cookie", "query"};
+        text = fmt::format("hash of {}{}{}", keys[static_cast<size_t>(*balance.hash)],
+                           balance.hash_name.empty() ? "" : " ", balance.hash_name);
+        if (balance.factor) text += fmt::format(", at most {} % of a fair share", balance.factor);
+    }
+    if (text.empty()) return std::string(policy);
+    text += balance.patience > Duration{}
+                ? fmt::format(", waits {} for a busy home", format_duration(balance.patience))
+                : ", goes elsewhere when it is busy";
+    return fmt::format("{}; without home {}", text, policy);
 }
 
 void describe_slots(const Upstream& upstream, Out out) {
@@ -96,8 +119,9 @@ void describe_slots(const Upstream& upstream, Out out) {
         unlimited = upstream.concurrency == 0;
     }
     for (const Server& server : upstream.servers) {
-        slots += server.concurrency;
-        unlimited = unlimited || server.concurrency == 0;
+        const uint32_t most = smaller_limit(server.concurrency, server.max_connections);
+        slots += most;
+        unlimited = unlimited || most == 0;
     }
     if (unlimited) return void(fmt::format_to(out, "  slots     not limited: requests never wait\n"));
     fmt::format_to(out, "  slots     {} at a time in all\n", counted(slots, "request"));
@@ -125,6 +149,7 @@ void describe_upstream(const Upstream& upstream, Out out) {
     fmt::format_to(out, "\nupstream {}\n", upstream.name);
     if (upstream.workers) describe_workers(*upstream.workers, out);
     describe_servers(upstream.servers, out);
+    if (upstream.balance != Balance{}) fmt::format_to(out, "  balance   {}\n", described(upstream.balance));
     describe_slots(upstream, out);
     const Timeouts& t = upstream.timeouts;
     fmt::format_to(out,

@@ -11,6 +11,8 @@ namespace penstock {
 
 void read_upstream(Section& section, Upstream& out);
 void read_workers(Section& section, Workers& out);
+void read_balance(const Value& value, Balance& out);
+void read_server(const Value& item, uint32_t concurrency, Server& out);  // what it has if it says nothing
 void read_route(Section& section, Route& out);
 void read_rate_limit(Section& section, RateLimit& out);
 

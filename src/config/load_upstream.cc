@@ -6,25 +6,6 @@ namespace {
 
 constexpr uint64_t most_requests = 1'000'000;  // at a time: far more than anybody's machine takes
 
-void read_server(const Value& item, uint32_t concurrency, Server& out) {
-    out.concurrency = concurrency;
-    if (item.is_scalar()) {  // 10.0.0.5:8000 is short for {address: 10.0.0.5:8000}
-        if (auto address = item.address()) out.address = *address;
-        return;
-    }
-    item.section([&out](Section& s) {
-        if (auto value = s.value("address")) {
-            if (auto address = value->address()) out.address = *address;
-        } else {
-            s.error("", "has no address; write address: HOST:PORT, or unix:/path");
-        }
-        s.number("weight", out.weight, 1, 65535);
-        s.flag("backup", out.backup);
-        s.number("concurrency", out.concurrency, 0, most_requests);
-        s.duration("resolve", out.resolve);
-    });
-}
-
 void read_tls(Section& s, BackendTls& out) {
     s.flag("verify", out.verify);
     s.text("ca", out.ca);
@@ -33,51 +14,6 @@ void read_tls(Section& s, BackendTls& out) {
     s.text("key", out.key);
     if (out.certificate.empty() != out.key.empty()) {
         s.error(out.key.empty() ? "certificate" : "key", "stands alone; give certificate and key together");
-    }
-}
-
-void read_hash(const Value& value, Balance& out) {
-    if (value.is_scalar()) {
-        auto key = value.choice<HashKey>({{"client_ip", HashKey::client_ip}, {"path", HashKey::path}});
-        if (key) out.hash = *key;
-        return;
-    }
-    value.section([&](Section& s) {
-        int given = 0;
-        auto named = [&](std::string_view key, HashKey kind) {
-            if (!s.has(key)) return s.know(key);
-            ++given;
-            out.hash = kind;
-            s.text(key, out.hash_name);
-        };
-        named("header", HashKey::header);
-        named("cookie", HashKey::cookie);
-        named("query", HashKey::query);
-        if (given == 1) return;
-        value.error("needs one key; write client_ip, path, {header: NAME}, {cookie: NAME} or {query: NAME}");
-    });
-    if (out.hash == HashKey::header) out.hash_name = lower_case(out.hash_name);
-}
-
-void read_balance(const Value& value, Balance& out) {
-    if (value.is_map()) {
-        value.section([&](Section& s) {
-            if (auto hash = s.value("hash")) {
-                out.policy = BalancePolicy::hash;
-                read_hash(*hash, out);
-            }
-        });
-        return;
-    }
-    auto policy = value.choice<BalancePolicy>({{"least_busy", BalancePolicy::least_busy},
-                                               {"round_robin", BalancePolicy::round_robin},
-                                               {"random_two", BalancePolicy::random_two},
-                                               {"first", BalancePolicy::first},
-                                               {"hash", BalancePolicy::hash}});
-    if (!policy) return;
-    out.policy = *policy;
-    if (out.policy == BalancePolicy::hash) {
-        value.error("hash needs to know of what; write {hash: client_ip} or {hash: {header: NAME}}");
     }
 }
 

@@ -44,9 +44,6 @@ void of_upstream(const Upstream& upstream, const std::string& path, Refusals& ou
     }
     if (upstream.protocol == Protocol::http2) out.add(path + ".protocol", "http2 is", "write http1");
     if (upstream.tls) out.add(path + ".tls", "TLS to backends is");
-    if (upstream.balance.policy != BalancePolicy::least_busy) {
-        out.add(path + ".balance", "another policy than least_busy is");
-    }
     if (upstream.outlier_detection) out.add(path + ".outlier_detection", "outlier detection is");
     if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");
     if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {

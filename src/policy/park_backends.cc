@@ -108,7 +108,7 @@ void ParkState::make_ready(ParkBackend& b) {
         b.start_took = now - b.since;
         b.failed_connects = 0;
     }
-    if (b.state != BackendState::suspect) {  // a suspicion that was wrong is no new start
+    if (b.state != BackendState::suspect || !b.hopeful) {  // a suspicion that was wrong is no new start
         b.ready_since = now;
         if (b.upstream->rules.slow_start > Duration{}) soon(now);
     }

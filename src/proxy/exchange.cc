@@ -7,6 +7,7 @@
 
 #include "http/forward.h"
 #include "http/target.h"
+#include "proxy/affinity.h"
 #include "proxy/data_loop.h"
 #include "proxy/reply.h"
 
@@ -130,6 +131,8 @@ bool Exchange::find_route(Time now) {
         model_ = loop_.stats().model(upstream_->label(), to.model);
         model_name_ = to.model;
     }
+    ticket_.key = affinity_key(upstream_->settings.balance,
+                               {request.head, {path, size}, target.query, client_address_});
     request_edit_.target = target.origin;
     if (route_->settings->strip_prefix)
         request_edit_.target = strip_prefix(target, {path, size}, route_->settings->match.prefix, arena_);
@@ -203,7 +206,7 @@ bool Exchange::is_connecting(Time now) {
     }
     Outcome outcome = Outcome::unused;
     if (lease_.how() != Connect::lost) {
-        backend_name_ = upstream_->backend(lease_.backend()).name();
+        meet(upstream_->backend(lease_.backend()));
         backend_ = loop_.connector().open(*this, lease_, outcome, now);
         if (backend_) {
             step_ = Step::relaying;

@@ -29,6 +29,7 @@
 
 namespace penstock {
 
+class Backend;
 class DataLoop;
 class LiveUpstream;
 struct SnapshotRoute;
@@ -96,6 +97,7 @@ class Exchange final : public Task, public Mortal {
     void look_again(Time now);
     void take(Admission&& admission, Time now);
     void connect(Time now);
+    void meet(const Backend& backend);
     bool is_connecting(Time now);
     void not_connected(Outcome outcome, Time now);
     void relay(Time now);
@@ -150,6 +152,7 @@ class Exchange final : public Task, public Mortal {
     bool collected_ = false;
     ModelLabel model_ = ModelLabel::none;
     std::string_view model_name_, request_id_, backend_name_, host_, client_address_;
+    std::string_view sticky_cookie_;  // to be set: its client has none that names a backend
     HeadEdit request_edit_;
     FieldLine* time_left_ = nullptr;  // grpc-timeout, of request_edit_
     bool has_request_edit_ = false;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "http/forward.h"
+#include "proxy/affinity.h"
 #include "proxy/data_loop.h"
 #include "proxy/exchange.h"
 #include "proxy/reply.h"
@@ -66,11 +67,20 @@ std::string_view Exchange::request_id() {
     return request_id_ = {made, 32};
 }
 
+// Its name is copied: the log says it at the end, when the backend may be forgotten.
+void Exchange::meet(const Backend& backend) {
+    backend_name_ = arena_.keep(backend.name());
+    const auto& sticky = upstream_->settings.balance.sticky;
+    sticky_cookie_ = {};
+    if (sticky && !lease_.had_home()) sticky_cookie_ = sticky_cookie(*sticky, backend.identity(), arena_);
+}
+
 HeadEdit Exchange::response_edit(Time now) {
     HeadEdit edit;
     auto* lines = arena_.array<FieldLine>(3);
     size_t count = 0;
     lines[count++] = {"x-request-id", request_id()};
+    if (!sticky_cookie_.empty() && step_ != Step::answered) lines[count++] = {"set-cookie", sticky_cookie_};
     if (granted_ != Time{}) {
         char* timing = arena_.array<char>(64);
         Time answered = first_byte_ == Time{} ? now : first_byte_;

@@ -1,5 +1,7 @@
 #include "proxy/upstream.h"
 
+#include "proxy/affinity.h"
+
 namespace penstock {
 
 void deliver(Park& park, Wakes& wakes, Time now, Post& post) {
@@ -14,10 +16,22 @@ void deliver(Park& park, Wakes& wakes, Time now, Post& post) {
 }
 
 LiveUpstream::LiveUpstream(const Upstream& from, UpstreamId id, UpstreamLabel label)
-    : settings(from), id_(id), label_(label) {}
+    : settings(from), id_(id), label_(label), shown_(new std::atomic<Backend*>[max_backends] {}) {}
+
+Backend& LiveUpstream::add_backend(std::string name, BackendId id) {
+    if (backends_.size() <= id.index) backends_.resize(id.index + 1U);
+    std::unique_ptr<Backend>& place = backends_[id.index];
+    const uint32_t first_generation = place ? place->generation() + 1 : 1;
+    const uint64_t identity = backend_identity(settings.balance, name);
+    auto added = std::make_unique<Backend>(std::move(name), id, identity, first_generation);
+    shown_[id.index].store(added.get(), std::memory_order_release);
+    place = std::move(added);
+    return *place;
+}
 
 bool LiveUpstream::is_limited() const {
     const CircuitBreaker& breaker = settings.circuit_breaker;
+    if (settings.balance.patience > Duration{}) return true;
     return settings.has_slots() || breaker.max_connections || breaker.max_requests ||
            breaker.max_pending_requests;
 }
@@ -35,6 +49,16 @@ UpstreamRules rules_of(const Upstream& from) {
     rules.abandon_grace = from.abandon_grace;
     rules.abandon_limit = from.abandon_limit;
     rules.slow_start = from.slow_start;
+    switch (from.balance.policy) {
+        case BalancePolicy::least_busy: rules.balancing = Balancing::least_busy; break;
+        case BalancePolicy::round_robin: rules.balancing = Balancing::round_robin; break;
+        case BalancePolicy::random_two: rules.balancing = Balancing::random_two; break;
+        case BalancePolicy::first: rules.balancing = Balancing::first; break;
+    }
+    if (from.balance.hash) rules.affinity = Affinity::by_hash;
+    if (from.balance.sticky) rules.affinity = Affinity::by_name;
+    rules.patience = from.balance.patience;
+    rules.balance_factor = from.balance.factor;
     return rules;
 }
 

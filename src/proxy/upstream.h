@@ -5,10 +5,11 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/time.h"
 #include "config/config.h"
@@ -33,12 +34,15 @@ void deliver(Park& park, Wakes& wakes, Time now, Post& post);
 
 class Backend {
   public:
-    Backend(std::string name, BackendId id) : name_(std::move(name)), id_(id) {}
+    Backend(std::string name, BackendId id, uint64_t identity, uint32_t first)
+        : first_generation(first), name_(std::move(name)), id_(id), identity_(identity) {}
 
     const std::string& name() const { return name_; }  // an address, or ocr/0 for a worker
     BackendId id() const { return id_; }
-    uint32_t requests_per_connection = 0;  // 0: no limit
-    bool spawned = false;                  // a worker of ours
+    uint64_t identity() const { return identity_; }  // what sticky cookies call it
+    const uint32_t first_generation;                 // beyond those of who had this id before
+    uint32_t requests_per_connection = 0;            // 0: no limit
+    bool spawned = false;                            // a worker of ours
 
     // The address of this generation; nothing where that one is over. Taken for each dial, under a small lock
     // of its own: the main thread sets it before it tells the park that the generation starts.
@@ -59,6 +63,10 @@ class Backend {
         std::lock_guard lock(mutex_);
         return generation == generation_ ? served_.load(std::memory_order_relaxed) : 0;
     }
+    uint32_t generation() const {
+        std::lock_guard lock(mutex_);
+        return generation_;
+    }
     std::string address_text() const {
         std::lock_guard lock(mutex_);
         return generation_ ? address_.text() : std::string();
@@ -67,6 +75,7 @@ class Backend {
   private:
     const std::string name_;
     const BackendId id_;
+    const uint64_t identity_;
     mutable std::mutex mutex_;
     SocketAddress address_;
     uint32_t generation_ = 0;
@@ -83,17 +92,16 @@ class LiveUpstream {
     const Upstream settings;
     bool is_limited() const;  // something may make a request wait or be refused: bodies are collected first
 
-    Backend& add_backend(std::string name, BackendId id) {
-        return backends_.emplace_back(std::move(name), id);
-    }
-    std::deque<Backend>& backends() { return backends_; }
-    const std::deque<Backend>& backends() const { return backends_; }
-    Backend& backend(BackendId id) { return backends_[id.index]; }
+    // Main thread. The park gives an id again a minute after it was forgotten: whoever still looked at the
+    // one that had it before has long gone on, so that one is freed when the next takes its place.
+    Backend& add_backend(std::string name, BackendId id);
+    Backend& backend(BackendId id) const { return *shown_[id.index].load(std::memory_order_acquire); }
 
   private:
     const UpstreamId id_;
     const UpstreamLabel label_;
-    std::deque<Backend> backends_;
+    std::vector<std::unique_ptr<Backend>> backends_;        // by index
+    const std::unique_ptr<std::atomic<Backend*>[]> shown_;  // the same, for all loops
 };
 
 // What the park needs to know of the settings.

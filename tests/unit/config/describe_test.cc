@@ -28,6 +28,7 @@ upstreams:
     on_abandon: restart
   triton:
     servers: [10.0.0.5:8000, {address: "unix:/run/t.sock", weight: 2, backup: true, concurrency: 8}]
+    balance: {hash: {header: x-session}, patience: 200ms}
     queue: {size: 5}
 routes:
   - {path: "/v2/models/{model}/infer", upstream: triton}
@@ -55,6 +56,7 @@ upstream ocr
 upstream triton
   servers   10.0.0.5:8000, any number of requests at a time
             unix:/run/t.sock, 8 requests at a time, weight 2, backup
+  balance   hash of header x-session, at most 150 % of a fair share, waits 200ms for a busy home; without home least_busy
   slots     not limited: requests never wait
   timeouts  connect 2s, first byte 5m, idle 1m, client stall 10s, the whole request none
   abandoned work keeps its slot until the backend has ended it, at most 5m

@@ -338,6 +338,22 @@ TEST_CASE("settings of an upstream are refused with what would be right") {
           "upstreams.a.balance.hash: needs one key; write client_ip, path, {header: NAME}, {cookie: NAME} or "
           "{query: "
           "NAME}\n");
+    CHECK(error("balance: {hash: path, sticky: {cookie: c}}") ==
+          "upstreams.a.balance.sticky: stands beside hash; keep one of them\n");
+    CHECK(
+        error("balance: {hash: path, factor: 50}") ==
+        "upstreams.a.balance.factor: is less than 100 percent of a fair share, which all cannot keep; write "
+        "100 or more, or 0 for no bound\n");
+    CHECK(error("balance: {policy: first, patience: 1s}") ==
+          "upstreams.a.balance.patience: has no effect without hash or sticky; leave it out\n");
+    CHECK(error("balance: {sticky: {cookie: c}, factor: 200}") ==
+          "upstreams.a.balance.factor: has no effect without hash; leave it out\n");
+    CHECK(error("balance: {sticky: {}}") ==
+          "upstreams.a.balance.sticky.cookie: is missing; write the name of a cookie\n");
+    CHECK(error("balance: {sticky: {cookie: \"a b\"}}") ==
+          "upstreams.a.balance.sticky.cookie: \"a b\" is no cookie's name; write letters, digits, - and _\n");
+    CHECK(error("balance: {sticky: {cookie: c, same_site: none}}") ==
+          "upstreams.a.balance.sticky.same_site: none is taken by browsers only with secure: true; add it\n");
     CHECK(error("protocol: http3") == "upstreams.a.protocol: \"http3\" is not known; did you mean http1?\n");
     CHECK(error("on_abandon: restart") ==
           "upstreams.a.on_abandon: restart needs workers, and these servers are somebody else's; write drain "

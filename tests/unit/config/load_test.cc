@@ -307,11 +307,38 @@ TEST_CASE("a balance is a word, or a hash of something") {
     CHECK(balance("least_busy") == Balance{});
     CHECK(balance("random_two").policy == BalancePolicy::random_two);
     CHECK(balance("first").policy == BalancePolicy::first);
-    CHECK(balance("{hash: client_ip}") == Balance{BalancePolicy::hash, HashKey::client_ip, ""});
-    CHECK(balance("{hash: path}") == Balance{BalancePolicy::hash, HashKey::path, ""});
-    CHECK(balance("{hash: {header: X-User}}") == Balance{BalancePolicy::hash, HashKey::header, "x-user"});
-    CHECK(balance("{hash: {cookie: Sid}}") == Balance{BalancePolicy::hash, HashKey::cookie, "Sid"});
-    CHECK(balance("{hash: {query: q}}") == Balance{BalancePolicy::hash, HashKey::query, "q"});
+    auto hash_of = [](HashKey key, std::string name = "") {
+        return Balance{.hash = key, .hash_name = std::move(name)};
+    };
+    CHECK(balance("{hash: client_ip}") == hash_of(HashKey::client_ip));
+    CHECK(balance("{hash: path}") == hash_of(HashKey::path));
+    CHECK(balance("{hash: {header: X-User}}") == hash_of(HashKey::header, "x-user"));
+    CHECK(balance("{hash: {cookie: Sid}}") == hash_of(HashKey::cookie, "Sid"));
+    CHECK(balance("{hash: {query: q}}") == hash_of(HashKey::query, "q"));
+    CHECK(balance("{policy: first}").policy == BalancePolicy::first);
+    Balance bounded = balance("{hash: path, policy: round_robin, patience: 250ms, factor: 125}");
+    CHECK(bounded.policy == BalancePolicy::round_robin);
+    CHECK(bounded.patience == 250ms);
+    CHECK(bounded.factor == 125);
+}
+
+TEST_CASE("a balance can be sticky by a cookie of ours") {
+    Upstream up =
+        upstream(with_server("balance: {sticky: {cookie: gpu, secure: true, same_site: strict, max_age: 1h, "
+                             "secret: x}, patience: 1s}"));
+    REQUIRE(up.balance.sticky);
+    CHECK(
+        *up.balance.sticky ==
+        Sticky{.cookie = "gpu", .secure = true, .same_site = SameSite::strict, .max_age = 1h, .secret = "x"});
+    CHECK(up.balance.policy == BalancePolicy::least_busy);
+    CHECK(up.balance.patience == 1s);
+}
+
+TEST_CASE("max_connections of a server limits it, and so its upstream has slots") {
+    Upstream up = upstream("upstreams: {a: {servers: [{address: 10.0.0.1:80, max_connections: 3}]}}");
+    CHECK(up.servers[0].max_connections == 3);
+    CHECK(up.has_slots());
+    CHECK(up.on_abandon == OnAbandon::drain);
 }
 
 TEST_CASE("slots of a device make abandoned work keep its slot too") {

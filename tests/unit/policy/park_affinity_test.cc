@@ -308,6 +308,31 @@ TEST_CASE("slow_start: a backend that comes back gets a growing part of its weig
     CHECK(world.state(old) == BackendState::ready);
 }
 
+TEST_CASE("slow_start: a server that was really down starts anew, one that was wrongly suspected goes on") {
+    ParkWorld world({.slow_start = 10s});
+    const BackendId id = world.ready_backend({.slots = 4});
+    world.pass(20s);
+    const auto places = [&] {
+        std::vector<std::unique_ptr<Request>> all;
+        for (int i = 0; i < 5; ++i) all.push_back(world.arrive());
+        const uint32_t used = world.view(id).used;
+        for (auto& r : all)
+            if (r->is_waiting())
+                world.cancel(*r);
+            else
+                world.finish(*r, Outcome::unused);
+        return used;
+    };
+    CHECK(places() == 4);
+    world.tell(id, Event::suspect);
+    world.tell(id, Event::alive);
+    CHECK(places() == 4);
+    world.tell(id, Event::suspect);
+    world.tell(id, Event::probe_failed);
+    world.tell(id, Event::alive);
+    CHECK(places() == 1);
+}
+
 TEST_CASE("slow_start: a backend that has served before we came starts at once") {
     ParkWorld world({.slow_start = 10s});
     const BackendId id = world.backend({.slots = 4});
