@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cassert>
 #include <new>
+#include <utility>
 
 #include "codec/h2_fields.h"
 #include "http/forward.h"
@@ -319,6 +320,7 @@ void H2Session::fail(H2Stream& stream, Rule rule) {
 
 void H2Session::fill(H2Stream& stream, std::string_view bytes) {
     Message* message = stream.incoming;
+    if (stream.discards) nghttp2_session_consume_stream(session_, stream.id_, bytes.size());
     if (!message || message->failed() || message->is_complete()) return;  // no credit for what nobody reads
     uint64_t total = message->body.total() + bytes.size();
     if (message->framing.declared == BodyKind::length && total > message->framing.length)
@@ -345,7 +347,12 @@ void H2Session::end_incoming(H2Stream& stream) {
 }
 
 void H2Session::refill(H2Stream& stream) {
-    if (!stream.is_open() || stream.withheld_ == 0 || !stream.incoming) return;
+    if (!stream.is_open() || stream.withheld_ == 0) return;
+    if (stream.discards) {
+        nghttp2_session_consume_stream(session_, stream.id_, std::exchange(stream.withheld_, 0));
+        return;
+    }
+    if (!stream.incoming) return;
     Message& message = *stream.incoming;
     if (message.is_complete() || message.failed()) return;
     // Who fills half a window a turn gets a larger one, as long as there is memory for it.
@@ -482,6 +489,8 @@ void H2Session::end(H2Error code) {
     int32_t last = nghttp2_session_get_last_proc_stream_id(session_);
     nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, last, static_cast<uint32_t>(code), nullptr, 0);
 }
+
+void H2Session::ping() { nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr); }
 
 void H2Session::terminate(H2Error code) {
     nghttp2_session_terminate_session(session_, static_cast<uint32_t>(code));

@@ -47,7 +47,8 @@ class H2Stream {
     int32_t id() const { return id_; }
     bool is_open() const { return id_ != 0; }
 
-    Message* incoming = nullptr;      // null: what comes is thrown away
+    Message* incoming = nullptr;      // null: what comes is thrown away,
+    bool discards = false;            // and credit given for it, so that the stream comes to its end
     Message* outgoing = nullptr;      // null: nothing is to be sent
     Arena* arena = nullptr;           // where trailers are kept
     uint64_t most_body = UINT64_MAX;  // that may come; more fails the message with body_too_large
@@ -130,6 +131,7 @@ class H2Session {
     // follows has come back (or the user has waited enough), which was the last one.
     void announce_end();
     void end(H2Error code = H2Error::no_error);
+    void ping();                   // pong() when it has come back
     void terminate(H2Error code);  // GOAWAY, and nothing else
 
     size_t open_streams() const { return open_streams_; }

@@ -42,7 +42,6 @@ void of_upstream(const Upstream& upstream, const std::string& path, Refusals& ou
     for (size_t i = 0; i < upstream.servers.size(); ++i) {
         of_server(upstream.servers[i], fmt::format("{}.servers[{}]", path, i), out);
     }
-    if (upstream.protocol == Protocol::http2) out.add(path + ".protocol", "http2 is", "write http1");
     if (upstream.tls) out.add(path + ".tls", "TLS to backends is");
     if (upstream.outlier_detection) out.add(path + ".outlier_detection", "outlier detection is");
     if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");

@@ -1,24 +1,13 @@
 #include "proxy/backend_h1.h"
 
-#include <cerrno>
-
 #include "codec/h1_writer.h"
 #include "http/forward.h"
 #include "http/upgrade.h"
+#include "proxy/abandoned_work.h"
 #include "proxy/data_loop.h"
-#include "proxy/reply.h"
+#include "proxy/dialing.h"
 
 namespace penstock {
-
-namespace {
-// A unix socket whose backlog is full says so at once, as does a process without descriptors or ports left;
-// and nobody tells when that is over. It is asked again until timeouts.connect.
-constexpr Duration dial_again = 2ms;
-bool may_pass(int error) {
-    return error == EAGAIN || error == EMFILE || error == ENFILE || error == EADDRNOTAVAIL ||
-           error == ENOBUFS || error == ENOMEM;
-}
-}  // namespace
 
 BackendH1::BackendH1(DataLoop& loop, LiveUpstream& upstream, BackendId backend, uint32_t generation)
     : loop_(loop),
@@ -389,18 +378,7 @@ void BackendH1::abandoned_work_is_over(Outcome outcome, Time now) {
     bool wanted = outcome == Outcome::answered && may_be_pooled() && !channel_.is_shut();
     Wakes wakes;
     Ended ended = loop_.park().finish(lease_, {outcome, wanted ? Keep::idle : Keep::closing}, now, wakes);
-    AbandonOutcome how = AbandonOutcome::closed;
-    if (ended.by == Ended::By::worker_exit)
-        how = AbandonOutcome::worker_exit;
-    else if (ended.by == Ended::By::given_up)
-        how = AbandonOutcome::given_up;
-    else if (outcome == Outcome::answered)
-        how = AbandonOutcome::completed;
-    loop_.stats().abandoned(upstream_.label(), how);
-    loop_.stats().wasted(
-        upstream_.label(), model_,
-        {static_cast<uint8_t>(abandoned_for_), answer_to(abandoned_for_, Rule::ok, nullptr).reason},
-        ended.wasted);
+    count_abandoned(loop_, upstream_, {abandoned_for_, model_}, ended, outcome);
     pool_or_close(ended, wanted, now);
     loop_.post(wakes, now);
 }

@@ -15,6 +15,7 @@ namespace {
 
 // Wakes for backend sessions (abandoned work) and for exchanges go through one number space.
 constexpr uint32_t backend_bit = 1U << 31;
+constexpr uint32_t stream_bit = 1U << 30;
 // A request that is not safe to repeat uses only a connection that was busy a moment ago: one that idled
 // longer may be closed by the backend just as we use it.
 constexpr Duration fresh_enough = 1s;
@@ -136,11 +137,18 @@ Handle DataLoop::handle(const BackendH1* backend) const {
     return {h.slot | backend_bit, h.generation};
 }
 
+Handle DataLoop::handle(const BackendStream* stream) const {
+    Handle h = h2_pool_.handle(stream);
+    return {h.slot | stream_bit, h.generation};
+}
+
 void DataLoop::woken(Handle handle) {
     if (handle.slot == Handle{}.slot) return trim();
     if (handle.slot & backend_bit) {
         if (BackendH1* backend = backends_.find({handle.slot & ~backend_bit, handle.generation}))
             turn().mark(*backend);
+    } else if (handle.slot & stream_bit) {
+        h2_pool_.woken({handle.slot & ~stream_bit, handle.generation});
     } else if (Exchange* exchange = exchanges_.find(handle)) {
         exchange->woken();
     }
@@ -159,6 +167,7 @@ void DataLoop::trim() {
 
 BackendSide* DataLoop::open(Exchange& exchange, Lease& lease, Outcome& outcome, Time now) {
     LiveUpstream& upstream = *exchange.upstream();
+    if (upstream.settings.protocol == Protocol::http2) return h2_pool_.open(exchange, lease, outcome, now);
     Wakes wakes;
     if (lease.how() == Connect::reuse || lease.how() == Connect::free) {
         const Retry& retry = upstream.settings.retry;
@@ -196,6 +205,7 @@ void DataLoop::drain() {
     for (auto& listener : listeners_) listener->close();
     clients_.for_each([](ClientH1& client) { client.drain(); });
     pool_.for_each([](BackendH1& idle) { idle.close_idle(false); });
+    h2_pool_.drain();
     check_whether_done();
 }
 
@@ -210,12 +220,13 @@ void DataLoop::check_whether_done() {
     // Each time: a connection that another loop has accepted may still have been on its way to this one.
     finished_.store(true, std::memory_order_relaxed);
     shared_.post.wake_main();
-    if (leaving_ && backends_.live() == 0) loop_.stop();
+    if (leaving_ && backends_.live() == 0 && h2_pool_.live() == 0) loop_.stop();
 }
 
 void DataLoop::stop_now() {
     clients_.for_each([](ClientH1& client) { client.stop_now(); });
     backends_.for_each([](BackendH1& backend) { backend.stop_now(); });
+    h2_pool_.stop_now();
 }
 
 void DataLoop::collect_claims(std::vector<const Lease*>& leases, std::vector<const Ticket*>& waiting) {
@@ -226,6 +237,7 @@ void DataLoop::collect_claims(std::vector<const Lease*>& leases, std::vector<con
     backends_.for_each([&](BackendH1& backend) {
         if (backend.lease()) leases.push_back(&backend.lease());
     });
+    h2_pool_.collect_leases(leases);
 }
 
 }  // namespace penstock

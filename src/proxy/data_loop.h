@@ -16,6 +16,7 @@
 #include "policy/admission.h"
 #include "proxy/access_log.h"
 #include "proxy/backend_h1.h"
+#include "proxy/backend_h2_pool.h"
 #include "proxy/backend_pool.h"
 #include "proxy/client_h1.h"
 #include "proxy/exchange.h"
@@ -82,8 +83,10 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     void free(Exchange* exchange);
     void free(ClientH1* client);
     void free(BackendH1* backend);
+    void backend_is_gone() { check_whether_done(); }
     Handle handle(const Exchange* exchange) const { return exchanges_.handle(exchange); }
     Handle handle(const BackendH1* backend) const;
+    Handle handle(const BackendStream* stream) const;
 
     BackendSide* open(Exchange& exchange, Lease& lease, Outcome& outcome, Time now) override;
 
@@ -113,6 +116,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     Slab<Exchange> exchanges_;
     Slab<ClientH1> clients_;
     Slab<BackendH1> backends_;
+    BackendH2Pool h2_pool_{*this};
     std::unique_ptr<AccessLines> access_;
     std::vector<std::unique_ptr<Listener>> listeners_;
     std::vector<DataLoop*> all_;

@@ -45,6 +45,7 @@ UpstreamRules rules_of(const Upstream& from) {
     rules.start_timeout = from.queue.start_timeout;
     rules.refuse_hopeless = from.queue.refuse_hopeless;
     rules.max_connections = from.circuit_breaker.max_connections;
+    rules.counts_connections = from.protocol == Protocol::http1;  // of HTTP/2 one carries many
     rules.max_requests = from.circuit_breaker.max_requests;
     rules.abandon_grace = from.abandon_grace;
     rules.abandon_limit = from.abandon_limit;

@@ -223,7 +223,7 @@ class ServingH2(H2Wire):
             if woken in ready:
                 woken.recv(1)
                 for work in self.works.values():
-                    if self.backend.is_released(work) and not work.gone:
+                    if not work.gone and self.backend.is_released(work):
                         work.released = True
                         behave(work, "released")
             if self.sock in ready:

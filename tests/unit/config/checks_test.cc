@@ -127,7 +127,6 @@ rate_limits: [{name: x, key: global, rate: 1/s}]
        "p.yaml:6:30: upstreams.a.servers[1].address: a host name is not supported by this version; write the "
        "IP "
        "address of triton\n"
-       "p.yaml:7:5: upstreams.a.protocol: http2 is not supported by this version; write http1\n"
        "p.yaml:8:5: upstreams.a.tls: TLS to backends is not supported by this version; leave it out\n"
        "p.yaml:10:5: upstreams.a.outlier_detection: outlier detection is not supported by this version; "
        "leave it "

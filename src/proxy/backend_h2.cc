@@ -1,0 +1,239 @@
+#include "proxy/backend_h2.h"
+
+#include <algorithm>
+
+#include "proxy/data_loop.h"
+#include "proxy/dialing.h"
+
+namespace penstock {
+
+namespace {
+
+// Never more than this on one connection, whatever a backend allows: then another one is opened.
+constexpr size_t most_streams = 1024;
+// How long our goodbye may take to leave.
+constexpr Duration leave_time = 2s;
+
+H2Limits limits_of(const DataLoop& loop) {
+    H2Limits limits;
+    limits.head_bytes = loop.config().limits.header_bytes;
+    limits.fields = loop.config().limits.headers;
+    return limits;
+}
+
+}  // namespace
+
+BackendH2::BackendH2(DataLoop& loop, BackendH2Pool& pool, LiveUpstream& upstream, BackendId backend,
+                     uint32_t generation)
+    : loop_(loop),
+      pool_(pool),
+      upstream_(upstream),
+      backend_(backend),
+      generation_(generation),
+      channel_(loop.loop(), *this),
+      deadline_(*this),
+      session_(H2Role::client, limits_of(loop), pool.memory(), loop.chunks(), *this) {
+    loop_.stats().connection_opened(Wire::backend);
+}
+
+BackendH2::~BackendH2() {
+    Task::unlink();
+    Link<FlushTag>::unlink();
+    Link<GraveTag>::unlink();
+    Link<ConnectionsTag>::unlink();
+    loop_.stats().connection_closed(Wire::backend);
+}
+
+void BackendH2::reap() {
+    count_bytes();
+    pool_.free(this);
+}
+
+int BackendH2::dial(const SocketAddress& address, Time now) {
+    dialed_ = address;
+    int error = channel_.connect(address);
+    if (may_pass(error)) {
+        loop_.turn().arm(deadline_, now + dial_again);
+        return 0;
+    }
+    if (error == 0) loop_.turn().mark(*this);
+    return error == EINPROGRESS ? 0 : error;
+}
+
+// --- streams come and go: in advance
+
+bool BackendH2::takes_more() const {
+    if (state_ != State::dialing && state_ != State::open) return false;
+    if (going_away_ || broken_) return false;
+    uint32_t limit = upstream_.backend(backend_).requests_per_connection;
+    if (limit && served_ >= limit) return false;
+    return stream_count_ < std::min<size_t>(session_.most_streams(), most_streams);
+}
+
+void BackendH2::add(BackendStream& stream) {
+    if (state_ == State::open) deadline_.disarm();
+    streams_.push_back(stream);
+    ++stream_count_;
+    ++served_;
+}
+
+void BackendH2::remove(BackendStream& stream, Time now) {
+    stream.Link<StreamsTag>::unlink();
+    --stream_count_;
+    session_.forget(stream);
+    want_flush();
+    if (stream_count_ > 0 || state_ != State::open) return;
+    Duration idle = upstream_.settings.pool.idle;
+    if (!takes_more() || loop_.draining() || idle <= Duration::zero()) return leave();
+    loop_.turn().arm(deadline_, now + idle);
+    count_bytes();
+}
+
+void BackendH2::leave_if_idle() {
+    if (stream_count_ > 0) return;
+    if (state_ == State::open) leave();
+    if (state_ == State::dialing) close();
+}
+
+void BackendH2::leave() {
+    state_ = State::leaving;
+    session_.end();
+    loop_.turn().arm(deadline_, loop_.turn().now() + leave_time);
+    loop_.turn().mark(*this);
+    want_flush();
+}
+
+// nghttp2 sends a PING before all that waits: it is given to it once that is out.
+uint64_t BackendH2::ping_behind() {
+    ping_wanted_ = true;
+    want_flush();
+    return pings_sent_ + 1;
+}
+
+void BackendH2::want_flush() {
+    if (state_ != State::closed) loop_.turn().flush_later(*this);
+}
+
+// All that is on it ends as it stands.
+void BackendH2::lose(Cause cause) {
+    while (BackendStream* stream = streams_.pop_front()) {
+        session_.forget(*stream);
+        stream->connection_lost(cause);
+    }
+    stream_count_ = 0;
+    close();
+}
+
+void BackendH2::close() {
+    if (state_ == State::closed) return;
+    state_ = State::closed;
+    Link<ConnectionsTag>::unlink();
+    deadline_.disarm();
+    channel_.pause();
+    loop_.turn().bury(*this);
+}
+
+void BackendH2::count_bytes() {
+    Stats& stats = loop_.stats();
+    stats.bytes(Wire::backend, Flow::in, channel_.bytes_read() - counted_in_);
+    stats.bytes(Wire::backend, Flow::out, channel_.bytes_written() - counted_out_);
+    counted_in_ = channel_.bytes_read();
+    counted_out_ = channel_.bytes_written();
+}
+
+// --- poll
+
+void BackendH2::fill() {
+    if (state_ == State::closed) return channel_.discard_input();
+    if (state_ == State::dialing) return loop_.turn().mark(*this);
+    if (!session_.receive(channel_.input(), loop_.loop().now())) broken_ = true;
+    channel_.discard_input();
+    if (broken_ || channel_.dead() || channel_.at_end()) loop_.turn().mark(*this);
+    want_flush();
+}
+
+bool BackendH2::response(H2Stream& stream, const H2Head& response) {
+    return static_cast<BackendStream&>(stream).take_head(response);
+}
+
+void BackendH2::moved(H2Stream& stream) { static_cast<BackendStream&>(stream).moved(); }
+
+void BackendH2::closed(H2Stream& stream, H2Error code, bool by_them) {
+    static_cast<BackendStream&>(stream).ended(code, by_them);
+}
+
+void BackendH2::going_away(int32_t, H2Error) {
+    going_away_ = true;
+    loop_.turn().mark(*this);
+}
+
+void BackendH2::pong() {
+    ping_is_out_ = false;
+    for (BackendStream* at = streams_.front(); at; at = streams_.next(*at)) at->answered_ping(pings_sent_);
+    if (ping_wanted_) want_flush();
+}
+
+// --- flush
+
+void BackendH2::flush(Time now) {
+    if (state_ == State::closed || state_ == State::dialing) return;
+    bool good = session_.send();
+    if (good && ping_wanted_ && !ping_is_out_ && channel_.has_room()) {
+        session_.ping();
+        ping_wanted_ = false;
+        ping_is_out_ = true;
+        ++pings_sent_;
+        good = session_.send();
+    }
+    if (!good) {
+        broken_ = true;
+        loop_.turn().mark(*this);
+    }
+    if (!channel_.has_room()) channel_.tell_when_drained();
+    // It has been given all that it gets in this turn.
+    channel_.unlink();
+    channel_.flush(now);
+}
+
+// --- advance
+
+void BackendH2::run(Time now) {
+    switch (state_) {
+        case State::closed: return;
+        case State::dialing:
+            if (!channel_.is_open() && deadline_.expired()) {
+                int error = channel_.connect(dialed_);
+                if (may_pass(error)) return loop_.turn().arm(deadline_, now + dial_again);
+                if (error != 0 && error != EINPROGRESS) return lose(Cause::connect_failure);
+            }
+            if (channel_.dead()) return lose(Cause::connect_failure);
+            if (!channel_.is_open() || channel_.connecting()) return;
+            return opened();
+        case State::open: {
+            bool over = channel_.dead() || channel_.at_end() || channel_.write_failed() || broken_;
+            if (channel_.readable() && !channel_.dead()) channel_.resume();
+            if (over) return lose(Cause::backend_reset);
+            if (stream_count_ == 0 && (going_away_ || deadline_.expired())) return leave();
+            want_flush();  // there may be room again
+            return;
+        }
+        case State::leaving: {
+            bool out = !session_.wants_send() && channel_.output_bytes() == 0;
+            if (out || channel_.dead() || channel_.at_end() || channel_.write_failed() || deadline_.expired())
+                return close();
+            channel_.tell_when_drained();
+            return;
+        }
+    }
+}
+
+void BackendH2::opened() {
+    state_ = State::open;
+    deadline_.disarm();
+    for (BackendStream* at = streams_.front(); at; at = streams_.next(*at)) at->connection_opened();
+    if (stream_count_ == 0) leave_if_idle();
+    if (channel_.readable()) channel_.resume();
+    want_flush();
+}
+
+}  // namespace penstock
