@@ -52,6 +52,7 @@ struct H2Session::Callbacks {
         else if (session.role_ == H2Role::client && stream && !stream->answered_)
             kind = H2HeadReader::Kind::response;
         session.head_.begin(kind);
+        session.reading_head_ = true;
         return 0;
     }
 
@@ -69,8 +70,10 @@ struct H2Session::Callbacks {
                               size_t name_size, const uint8_t* value, size_t value_size, uint8_t flags,
                               void* user) {
         int status = header(nghttp2, frame, name, name_size, value, value_size, flags, user);
-        if (status != 0) return status;
-        return self(user).head_.is_good() ? NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE : 0;
+        H2Session& session = self(user);
+        if (status != 0 || !session.head_.is_good()) return status;
+        session.reading_head_ = false;  // the rest is passed over
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
 
     static int frame_received(nghttp2_session*, const nghttp2_frame* frame, void* user) {
@@ -78,6 +81,7 @@ struct H2Session::Callbacks {
     }
 
     static int invalid_frame(nghttp2_session*, const nghttp2_frame*, int error, void* user) {
+        self(user).reading_head_ = false;
         auto kind = error == NGHTTP2_ERR_REFUSED_STREAM ? H2Flood::reset : H2Flood::provoked_reset;
         return self(user).count(kind) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
     }
@@ -278,6 +282,7 @@ bool H2Session::take(const nghttp2_frame& frame) {
 
 bool H2Session::take_head(const nghttp2_frame& frame, H2Stream* stream) {
     H2Head head = head_.finish(frame.hd.flags & NGHTTP2_FLAG_END_STREAM);
+    reading_head_ = false;
     int32_t id = frame.hd.stream_id;
     if (head_.kind() == H2HeadReader::Kind::request) {
         user_.request(id, head);
@@ -356,33 +361,38 @@ void H2Session::refill(H2Stream& stream) {
     Message& message = *stream.incoming;
     if (message.is_complete() || message.failed()) return;
     // Who fills half a window a turn gets a larger one, as long as there is memory for it.
-    uint32_t larger = std::min(2 * stream.window_, H2Stream::most_window);
-    bool busy = stream.withheld_ >= stream.window_ / 2 && larger > stream.window_;
-    if (busy && message.body.has_room(larger)) {
-        stream.window_ = larger;
-        nghttp2_session_set_local_window_size(session_, NGHTTP2_FLAG_NONE, stream.id_,
-                                              static_cast<int32_t>(larger));
-    } else if (!message.body.has_room(stream.window_)) {
-        return;
+    uint32_t window = stream.window_;
+    uint32_t on_its_way = window - std::min(window, stream.withheld_);
+    uint32_t credit = stream.withheld_;
+    uint32_t growth = std::min(window, H2Stream::most_window - window);
+    if (credit >= window / 2 && growth > 0 && message.body.has_room(window + growth)) {
+        credit += growth;
+        stream.window_ += growth;
+        stream.withheld_ += growth;
     }
-    nghttp2_session_consume_stream(session_, stream.id_, stream.withheld_);
-    stream.withheld_ = 0;
+    // Less, where there is less room: a body must be able to become full, since that is what it may wait for.
+    while (credit > 0 && !message.body.has_room(on_its_way + credit))
+        credit -= std::min<uint32_t>(credit, large_chunk_bytes);
+    bool is_worth_a_frame = credit >= window / 2 || on_its_way < window / 4;
+    if (credit == 0 || !is_worth_a_frame) return;
+    nghttp2_submit_window_update(session_, NGHTTP2_FLAG_NONE, stream.id_, static_cast<int32_t>(credit));
+    stream.withheld_ -= credit;
 }
 
 // --- what goes
 
 bool H2Session::send() {
-    while (user_.has_room()) {
+    while (!broken_ && user_.has_room()) {
         const uint8_t* bytes = nullptr;
         ssize_t size = nghttp2_session_mem_send(session_, &bytes);
-        if (size < 0) failed_ = true;
+        if (size < 0) failed_ = broken_ = true;
         if (size <= 0) break;
         user_.write(view(bytes, static_cast<size_t>(size)));
     }
-    return !failed_;
+    return !broken_;
 }
 
-bool H2Session::wants_send() const { return nghttp2_session_want_write(session_) != 0; }
+bool H2Session::wants_send() const { return !broken_ && nghttp2_session_want_write(session_) != 0; }
 
 bool H2Session::is_over() const { return !wants_send() && nghttp2_session_want_read(session_) == 0; }
 

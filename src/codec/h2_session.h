@@ -42,10 +42,11 @@ class H2Stream {
     // What is on its way to us before our first window update can stop it: two large chunks, which is what
     // every open body may hold for certain.
     static constexpr uint32_t first_window = 2 * large_chunk_bytes;
-    static constexpr uint32_t most_window = 512 * 1024;
+    static constexpr uint32_t most_window = 256 * 1024;
 
     int32_t id() const { return id_; }
     bool is_open() const { return id_ != 0; }
+    bool all_sent() const { return end_sent_; }  // the end of what we send is on its way
 
     Message* incoming = nullptr;      // null: what comes is thrown away,
     bool discards = false;            // and credit given for it, so that the stream comes to its end
@@ -107,6 +108,7 @@ class H2Session {
     bool send();
     bool wants_send() const;
     bool is_over() const;  // nothing will come any more and nothing is left to send
+    bool is_reading_head() const { return reading_head_; }  // it has begun, and is not complete
     bool failed() const { return failed_; }
     H2Flood flood() const { return flood_; }  // what it was cut off for
 
@@ -165,7 +167,9 @@ class H2Session {
     uint32_t continuations_ = 0;
     int32_t reset_by_them_ = 0;
     H2Flood flood_ = H2Flood::none;
-    bool failed_ = false;
+    bool reading_head_ = false;
+    bool failed_ = false;  // nothing more is read
+    bool broken_ = false;  // nothing more is written
 };
 
 }  // namespace penstock

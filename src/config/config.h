@@ -36,7 +36,7 @@ struct ListenTls {
 struct Listen {
     Address address;
     bool http1 = true;
-    bool http2 = false;
+    bool http2 = true;  // cleartext: by prior knowledge
     std::optional<ListenTls> tls;
 
     bool operator==(const Listen&) const = default;
@@ -49,7 +49,8 @@ struct Limits {
     uint32_t connections = 65536;
     uint32_t header_bytes = 32 * KiB;
     uint32_t headers = 100;
-    uint64_t body = 100 * MiB;  // 0: no limit
+    uint32_t max_concurrent_streams = 128;  // of one HTTP/2 connection
+    uint64_t body = 100 * MiB;              // 0: no limit
     Duration client_header_timeout = 10s;
     Duration client_body_timeout = 30s;
     Duration client_write_timeout = 30s;

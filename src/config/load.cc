@@ -97,6 +97,7 @@ void read_limits(Section& s, Limits& out) {
     s.size("header_bytes", header_bytes, 1 * KiB, 1 * MiB);
     out.header_bytes = static_cast<uint32_t>(header_bytes);
     s.number("headers", out.headers, 1, 10'000);
+    s.number("max_concurrent_streams", out.max_concurrent_streams, 1, 100'000);
     s.size("body", out.body);
     s.duration("client_header_timeout", out.client_header_timeout);
     s.duration("client_body_timeout", out.client_body_timeout);

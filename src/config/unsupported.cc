@@ -25,7 +25,6 @@ class Refusals {
 };
 
 void of_listener(const Listen& listen, const std::string& path, Refusals& out) {
-    if (listen.http2) out.add(path + ".protocols", "http2 is", "write [http1]");
     if (listen.tls) out.add(path + ".tls", "TLS is");
 }
 

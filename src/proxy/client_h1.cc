@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t most_skipped = 64 * 1024;
 // After our last words: how long the client may take to close.
 constexpr Duration finish_time = 2s;
+constexpr std::string_view h2_preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 }  // namespace
 
 ClientH1::ClientH1(DataLoop& loop, ClientOrigin&& origin)
@@ -74,9 +75,19 @@ void ClientH1::note_end() {
     loop_.turn().mark(*this);
 }
 
+// A connection that begins with HTTP/2's preface, or with enough of it to be no request of ours.
+bool ClientH1::is_http2() const {
+    constexpr size_t telling = 3;  // no method begins with PRI
+    std::string_view bytes = channel_.input();
+    if (!first_ || bytes.size() < telling || !loop_.speaks_http2(origin_)) return false;
+    size_t size = std::min(bytes.size(), h2_preface.size());
+    return bytes.substr(0, size) == h2_preface.substr(0, size);
+}
+
 void ClientH1::fill_head() {
     std::string_view bytes = channel_.input();
     if (bytes.empty()) return;
+    if (is_http2()) return loop_.turn().mark(*this);  // run() hands it over when the preface is whole
     Head head;
     switch (reader_.read(bytes, loop_.h1_limits(), loop_.field_room(), head)) {
         case ReadStep::need_more:
@@ -456,6 +467,10 @@ void ClientH1::run(Time now) {
     }
     channel_.resume();
     if (state_ != State::head) return;
+    if (is_http2() && channel_.input().size() >= h2_preface.size()) {
+        loop_.go_on_with_http2(channel_, std::move(origin_));
+        return close();
+    }
     if (channel_.dead() || channel_.at_end()) {
         // An end between requests is a goodbye; inside a head nobody is left to read an answer.
         return close();

@@ -55,6 +55,7 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     enum class Framed : uint8_t { by_length, chunked, by_close };  // the response, as we write it
 
     void fill_head();
+    bool is_http2() const;
     void fill_body();
     void begin_exchange(const Head& head);
     void refuse(Cause cause, Rule rule);

@@ -47,6 +47,14 @@ H1Limits limits_of(const Config& config) {
     return out;
 }
 
+H2Limits h2_limits_of(const Limits& limits) {
+    H2Limits out;
+    out.head_bytes = limits.header_bytes;
+    out.fields = limits.headers;
+    out.streams = limits.max_concurrent_streams;
+    return out;
+}
+
 }  // namespace
 
 DataLoop::DataLoop(Loop& loop, Shared& shared, const Snapshot& snapshot, uint64_t seed)
@@ -56,6 +64,7 @@ DataLoop::DataLoop(Loop& loop, Shared& shared, const Snapshot& snapshot, uint64_
       memory_(shared.memory),
       stats_(shared.book),
       h1_limits_(limits_of(snapshot.config())),
+      h2_limits_(h2_limits_of(snapshot.config().limits)),
       response_limits_(h1_limits_),
       field_room_(h1_limits_.fields),
       random_(seed) {
@@ -94,7 +103,10 @@ void DataLoop::accept(int fd, const SocketAddress& from, uint16_t port, uint16_t
     origin.listener = listener;
     // A unix socket's other end is on this machine, and its permissions say who may come.
     origin.trusted = is_unix || snapshot_.trusts(from.ip());
-    clients_.make(*this, fd, is_unix, std::move(origin));
+    if (!config().listen[origin.listener].http1)
+        h2_clients_.make(*this, fd, is_unix, std::move(origin));
+    else
+        clients_.make(*this, fd, is_unix, std::move(origin));
 }
 
 void DataLoop::accept_paused(int) { stats_.accept_paused(); }
@@ -109,6 +121,14 @@ void DataLoop::free(ClientH1* client) {
     clients_.free(client);
     client_over(with_its_connection);
 }
+
+void DataLoop::free(ClientH2* client) {
+    bool with_its_connection = client->has_connection();
+    h2_clients_.free(client);
+    client_over(with_its_connection);
+}
+
+void DataLoop::free(ClientStream* stream) { h2_streams_.free(stream); }
 
 // A client's session is freed; its connection ends with it, unless another session has taken it over.
 void DataLoop::client_over(bool with_its_connection) {
@@ -204,6 +224,7 @@ void DataLoop::drain() {
     draining_ = true;
     for (auto& listener : listeners_) listener->close();
     clients_.for_each([](ClientH1& client) { client.drain(); });
+    h2_clients_.for_each([](ClientH2& client) { client.drain(); });
     pool_.for_each([](BackendH1& idle) { idle.close_idle(false); });
     h2_pool_.drain();
     check_whether_done();
@@ -216,7 +237,7 @@ void DataLoop::leave() {
 }
 
 void DataLoop::check_whether_done() {
-    if (!draining() || clients_.live() > 0 || exchanges_.live() > 0) return;
+    if (!draining() || clients_.live() > 0 || h2_clients_.live() > 0 || exchanges_.live() > 0) return;
     // Each time: a connection that another loop has accepted may still have been on its way to this one.
     finished_.store(true, std::memory_order_relaxed);
     shared_.post.wake_main();
@@ -225,6 +246,7 @@ void DataLoop::check_whether_done() {
 
 void DataLoop::stop_now() {
     clients_.for_each([](ClientH1& client) { client.stop_now(); });
+    h2_clients_.for_each([](ClientH2& client) { client.stop_now(); });
     backends_.for_each([](BackendH1& backend) { backend.stop_now(); });
     h2_pool_.stop_now();
 }

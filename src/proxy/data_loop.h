@@ -19,6 +19,7 @@
 #include "proxy/backend_h2_pool.h"
 #include "proxy/backend_pool.h"
 #include "proxy/client_h1.h"
+#include "proxy/client_h2.h"
 #include "proxy/exchange.h"
 #include "proxy/snapshot.h"
 #include "proxy/stats.h"
@@ -68,6 +69,8 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     const H1Limits& h1_limits() const { return h1_limits_; }
     // The same, but for the body: limits.body is what clients may send, a response may stream for ever.
     const H1Limits& response_limits() const { return response_limits_; }
+    const H2Limits& h2_limits() const { return h2_limits_; }
+    H2Memory& h2_memory() { return h2_memory_; }
     BackendPool& pool() { return pool_; }
     uint64_t random() { return random_(); }
     AccessLines* access_log() { return access_.get(); }
@@ -81,7 +84,15 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
         return exchanges_.make(*this, client, info);
     }
     void free(Exchange* exchange);
+    // What a connection speaks is known: goes on with it, in advance.
+    void go_on_with_http2(Channel& from, ClientOrigin&& origin) {
+        h2_clients_.make(*this, from, std::move(origin));
+    }
+    bool speaks_http2(const ClientOrigin& origin) const { return config().listen[origin.listener].http2; }
+    ClientStream* make_stream(ClientH2& connection) { return h2_streams_.make(connection); }
     void free(ClientH1* client);
+    void free(ClientH2* client);
+    void free(ClientStream* stream);
     void free(BackendH1* backend);
     void backend_is_gone() { check_whether_done(); }
     Handle handle(const Exchange* exchange) const { return exchanges_.handle(exchange); }
@@ -108,13 +119,17 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     MemoryAccount memory_;
     Stats stats_;
     H1Limits h1_limits_;
+    H2Limits h2_limits_;
     H1Limits response_limits_;
     std::vector<Field> field_room_;
     std::mt19937_64 random_;
     BackendPool pool_;
     Connector* connector_ = this;
     Slab<Exchange> exchanges_;
+    H2Memory h2_memory_;
     Slab<ClientH1> clients_;
+    Slab<ClientH2> h2_clients_;
+    Slab<ClientStream> h2_streams_;
     Slab<BackendH1> backends_;
     BackendH2Pool h2_pool_{*this};
     std::unique_ptr<AccessLines> access_;

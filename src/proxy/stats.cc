@@ -90,6 +90,9 @@ StatsBook::StatsBook() {
                     {"upstream", "model", "grpc_status"});
     accept_pauses_ = counter("penstock_accept_pauses_total",
                              "Times that accepting stopped for want of descriptors or connections.", {});
+    http2_floods_ =
+        counter("penstock_http2_floods_total",
+                "HTTP/2 connections of clients that were cut off for what they flooded us with.", {"kind"});
     models_.resize(1);
 }
 
@@ -124,6 +127,8 @@ Stats::Stats(StatsBook& book) : book_(book), page_(book.series_.open_page()), mo
             bytes_[side][direction] = series.series(book_.bytes_, {sides[side], directions[direction]});
     }
     accept_pauses_ = series.series(book_.accept_pauses_, {});
+    for (size_t kind = 1; kind < h2_flood_count; ++kind)
+        http2_floods_[kind] = series.series(book_.http2_floods_, {to_string(H2Flood(kind))});
 }
 
 ModelLabel Stats::model(UpstreamLabel upstream, std::string_view name) {

@@ -20,6 +20,7 @@
 
 #include "base/counters.h"
 #include "base/time.h"
+#include "codec/h2_floods.h"
 
 namespace penstock {
 
@@ -96,7 +97,7 @@ class StatsBook {
     FamilyId requests_, rejections_, request_duration_, queue_duration_, backend_duration_, first_byte_;
     FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_,
         circuit_open_, grpc_;
-    FamilyId accept_pauses_;
+    FamilyId accept_pauses_, http2_floods_;
 };
 
 class Stats {
@@ -116,6 +117,7 @@ class Stats {
     void connection_opened(Wire side) { opened(connections_[at(side)], connections_total_[at(side)]); }
     void connection_closed(Wire side) { page_.subtract(connections_[at(side)]); }
     void bytes(Wire side, Flow direction, uint64_t n) { page_.add(bytes_[at(side)][at(direction)], n); }
+    void http2_flood(H2Flood kind) { page_.add(http2_floods_[at(kind)]); }
     void accept_paused() { page_.add(accept_pauses_); }
 
     // In flight on a backend of an upstream without limits. The park counts the others: its numbers are shown
@@ -150,6 +152,7 @@ class Stats {
     std::vector<const StatsBook::Model*> models_;
     std::vector<bool> models_full_;  // by upstream: all its models are in model_at_; another one is `other`
     SeriesId connections_[2], connections_total_[2], bytes_[2][2], accept_pauses_;
+    SeriesId http2_floods_[h2_flood_count];
 };
 
 }  // namespace penstock

@@ -165,10 +165,6 @@ def test_an_expectation_that_nobody_knows_is_refused_with_417(table, expected):
     table.refuses(f"GET / HTTP/1.1\r\nHost: a\r\nExpect: {expected}\r\n\r\n", 417)
 
 
-def test_the_preface_of_http_2_is_refused_where_only_http_1_is_spoken(table):
-    table.refuses("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505)
-
-
 @pytest.mark.parametrize("raw", fields.values(), ids=fields.keys())
 def test_a_head_is_refused_with_400_when(table, raw):
     table.refuses(raw)

@@ -120,8 +120,7 @@ upstreams:
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
 rate_limits: [{name: x, key: global, rate: 1/s}]
-)") == "p.yaml:2:30: listen[0].protocols: http2 is not supported by this version; write [http1]\n"
-       "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
+)") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
        "p.yaml:6:15: upstreams.a.servers[0].address: a host name is not supported by this version; write "
        "127.0.0.1:80\n"
        "p.yaml:6:30: upstreams.a.servers[1].address: a host name is not supported by this version; write the "

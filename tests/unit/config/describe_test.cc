@@ -34,8 +34,8 @@ routes:
   - {path: "/v2/models/{model}/infer", upstream: triton}
   - {host: ocr.example.com, prefix: /api/, methods: [POST], headers: {x-tier: gold}, upstream: ocr, strip_prefix: true}
   - {upstream: ocr}
-)") == R"(listen    0.0.0.0:8000 (http1)
-          unix:/run/p.sock (http1)
+)") == R"(listen    0.0.0.0:8000 (http1, http2)
+          unix:/run/p.sock (http1, http2)
 admin     127.0.0.1:9901
 threads   2
 routes    /v2/models/{model}/infer -> triton

@@ -34,6 +34,7 @@ TEST_CASE("everything has a default except where the traffic goes") {
     REQUIRE(config.listen.size() == 1);
     CHECK(config.listen[0].address.text == "127.0.0.1:8000");
     CHECK(config.listen[0].http1);
+    CHECK(config.listen[0].http2);
     CHECK(!config.listen[0].tls);
     CHECK(config.admin->text == "127.0.0.1:9901");
     CHECK(config.threads == 2);
@@ -41,6 +42,7 @@ TEST_CASE("everything has a default except where the traffic goes") {
     CHECK(config.limits.connections == 65536);
     CHECK(config.limits.header_bytes == 32 * KiB);
     CHECK(config.limits.headers == 100);
+    CHECK(config.limits.max_concurrent_streams == 128);
     CHECK(config.limits.body == 100 * MiB);
     CHECK(config.limits.client_header_timeout == 10s);
     CHECK(config.limits.client_body_timeout == 30s);
@@ -118,7 +120,7 @@ listen:
     CHECK(addresses(config.listen) == std::vector<std::string>{"0.0.0.0:8000", "[::]:8000",
                                                                "unix:/run/p.sock", "127.0.0.1:0",
                                                                "127.0.0.1:0"});
-    CHECK(!config.listen[0].http2);
+    CHECK(config.listen[0].http2);
     CHECK(config.listen[1].http2);
     CHECK(config.listen[2].tls->certificates == std::vector<CertificateFiles>{{"a.pem", "a.key"}});
     CHECK(config.listen[2].tls->client_ca == "ca.pem");
@@ -144,11 +146,11 @@ TEST_CASE("auto is as many threads as cores, but four at most") {
 
 TEST_CASE("limits, trusted proxies and the access log are read") {
     Config config = good(beside(R"(
-limits: {memory: 64MiB, connections: 10, header_bytes: 4KiB, headers: 20, body: 0, client_header_timeout: 1s,
-         client_body_timeout: 2s, client_write_timeout: 3s, client_idle_timeout: 4s, drain: 5s, half_close: serve}
+limits: {memory: 64MiB, connections: 10, header_bytes: 4KiB, headers: 20, max_concurrent_streams: 7, body: 0,
+         client_header_timeout: 1s,         client_body_timeout: 2s, client_write_timeout: 3s, client_idle_timeout: 4s, drain: 5s, half_close: serve}
 trusted_proxies: [10.0.0.0/8, "fd00::1"]
 access_log: {path: /var/log/p.log, format: combined})"));
-    CHECK(config.limits == Limits{64 * MiB, 10, 4 * KiB, 20, 0, 1s, 2s, 3s, 4s, 5s, HalfClose::serve});
+    CHECK(config.limits == Limits{64 * MiB, 10, 4 * KiB, 20, 7, 0, 1s, 2s, 3s, 4s, 5s, HalfClose::serve});
     REQUIRE(config.trusted_proxies.size() == 2);
     CHECK(config.trusted_proxies[1].text == "fd00::1");
     CHECK(config.access_log == AccessLog{"/var/log/p.log", LogFormat::combined});
