@@ -21,6 +21,11 @@ struct Sip {
         round(), round();
         a ^= word;
     }
+    void take(std::string_view text);
+    uint64_t end() {
+        round(), round(), round(), round();
+        return a ^ b ^ c ^ d;
+    }
 };
 
 uint64_t little_endian(const char* from, size_t size) {
@@ -29,17 +34,36 @@ uint64_t little_endian(const char* from, size_t size) {
     return word;
 }
 
+void Sip::take(std::string_view text) {
+    const size_t whole = text.size() / 8 * 8;
+    for (size_t i = 0; i < whole; i += 8) take(little_endian(text.data() + i, 8));
+    take(little_endian(text.data() + whole, text.size() - whole) | uint64_t{text.size()} << 56);
+}
+
+Sip begin(HashKey128 key) {
+    return {0x736f6d6570736575 ^ key.low, 0x646f72616e646f6d ^ key.high, 0x6c7967656e657261 ^ key.low,
+            0x7465646279746573 ^ key.high};
+}
+
 }  // namespace
 
 uint64_t hash(std::string_view text, HashKey128 key) {
-    Sip sip{0x736f6d6570736575 ^ key.low, 0x646f72616e646f6d ^ key.high, 0x6c7967656e657261 ^ key.low,
-            0x7465646279746573 ^ key.high};
-    const size_t whole = text.size() / 8 * 8;
-    for (size_t i = 0; i < whole; i += 8) sip.take(little_endian(text.data() + i, 8));
-    sip.take(little_endian(text.data() + whole, text.size() - whole) | uint64_t{text.size()} << 56);
+    Sip sip = begin(key);
+    sip.take(text);
     sip.c ^= 0xff;
-    for (int i = 0; i < 4; ++i) sip.round();
-    return sip.a ^ sip.b ^ sip.c ^ sip.d;
+    return sip.end();
+}
+
+Hash128 hash128(std::string_view text, HashKey128 key) {
+    Sip sip = begin(key);
+    sip.b ^= 0xee;
+    sip.take(text);
+    sip.c ^= 0xee;
+    Hash128 out;
+    out.low = sip.end();
+    sip.b ^= 0xdd;
+    out.high = sip.end();
+    return out;
 }
 
 }  // namespace penstock

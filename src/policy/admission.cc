@@ -39,15 +39,16 @@ Admission Park::peek(UpstreamId upstream, uint64_t bytes, Time deadline, Time no
 
 Admission Park::admit(Ticket& ticket, Time now, Wakes& wakes) {
     const Hold hold(mutex_, *state_, now, &wakes);
-    return with_park(state_->admit(ticket));
+    return with_park(state_->admit(ticket), ticket);
 }
 
 Admission Park::collect(Ticket& ticket, Time now, Wakes& wakes) {
     const Hold hold(mutex_, *state_, now, &wakes);
-    return with_park(state_->collect(ticket));
+    return with_park(state_->collect(ticket), ticket);
 }
 
 void Park::cancel(Ticket& ticket, Time now, Wakes& wakes) {
+    const KeyUnits back = std::move(ticket.units);  // the limiter has a lock of its own: after ours
     const Hold hold(mutex_, *state_, now, &wakes);
     state_->cancel(ticket);
 }
@@ -68,6 +69,7 @@ void Park::run(Lease& lease, Time now) {
 }
 
 Ended Park::finish(Lease& lease, End end, Time now, Wakes& wakes) {
+    const KeyUnits back = std::move(lease.units);  // the limiter has a lock of its own: after ours
     const Hold hold(mutex_, *state_, now, &wakes);
     return state_->finish(lease, end);
 }
@@ -76,7 +78,8 @@ Admission Park::retry(Lease& lease, End end, Ticket& ticket, Time now, Wakes& wa
     const Hold hold(mutex_, *state_, now, &wakes);
     const Ended e = state_->finish(lease, end);
     if (ended) *ended = e;
-    return with_park(state_->admit(ticket));
+    ticket.units = std::move(lease.units);
+    return with_park(state_->admit(ticket), ticket);
 }
 
 void Park::abandon(Lease& lease, Abandon how, Wake to, Time now, Wakes& wakes, bool too_slow) {
@@ -213,8 +216,9 @@ void Park::let_go(Lease& lease) {
     state_->let_go(lease, strict_);
 }
 
-Admission Park::with_park(Admission&& a) {
+Admission Park::with_park(Admission&& a, Ticket& ticket) {
     a.lease.park_ = this;
+    if (a.kind == Admission::Kind::granted) a.lease.units = std::move(ticket.units);
     return std::move(a);
 }
 
@@ -227,6 +231,7 @@ Lease& Lease::operator=(Lease&& other) noexcept {
     generation_ = other.generation_;
     how_ = other.how_;
     had_home_ = other.had_home_;
+    units = std::move(other.units);
     other.work_ = nullptr;
     return *this;
 }

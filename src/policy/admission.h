@@ -170,7 +170,7 @@ class Park {
   private:
     friend class Lease;
     void let_go(Lease&);
-    Admission with_park(Admission&&);
+    Admission with_park(Admission&&, Ticket&);
 
     const bool strict_;
     std::mutex mutex_;

@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/slab.h"
 #include "base/time.h"
+#include "policy/key_units.h"
 
 namespace penstock {
 
@@ -120,6 +121,7 @@ class Ticket : Link<QueueTag>, Owed {
     BackendSet excluded;    // tried already: waits for any other, as long as another one is Ready
     uint64_t key = 0;       // a hash of what it belongs to (UpstreamRules::affinity): names its home. 0: none
     bool fresh = false;     // wants a new connection, not a pooled one
+    KeyUnits units;         // go with each lease that it gets, come back with retry(); given back by cancel()
     void set_wake(Wake to) { wake = to; }
     Handle wake_handle() const { return wake.to; }
 
@@ -165,6 +167,8 @@ class Lease {
     uint32_t generation() const { return generation_; }
     Connect how() const { return how_; }         // as last told by collect(), connect() or redial()
     bool had_home() const { return had_home_; }  // when granted: its key's home was Ready, here or busy
+
+    KeyUnits units;  // given back when the lease is over
 
   private:
     friend class Park;
