@@ -124,6 +124,26 @@ void add_workers(Families& out, const UpstreamStatus& upstream) {
                     {{"upstream", upstream.name}, {"reason", exit.reason}}, static_cast<double>(exit.count));
 }
 
+void add_rate_limits(Families& out, const Status& status) {
+    for (const RateLimitStatus& limit : status.rate_limits) {
+        Labels name = {{"limit", limit.name}};
+        if (limit.dry_run)
+            out.counter("penstock_rate_limited_dry_run_total",
+                        "Requests that the limit would have refused, were it no dry run.", name,
+                        static_cast<double>(limit.refused));
+        else
+            out.counter("penstock_rate_limited_total", "Requests that the limit refused.", name,
+                        static_cast<double>(limit.refused));
+        out.counter("penstock_rate_limit_held_total", "Requests that the limit held back for a while.", name,
+                    static_cast<double>(limit.held));
+        out.gauge("penstock_rate_limit_keys", "Keys that owe something or have requests in flight.", name,
+                  limit.keys);
+        out.counter("penstock_rate_limit_forgiven_total",
+                    "Keys that were forgotten though they owed something, as there were too many.", name,
+                    static_cast<double>(limit.forgiven));
+    }
+}
+
 void add_status(Families& out, const Status& status) {
     out.gauge("penstock_build_info", "1; the version is the label.", {{"version", status.version}}, 1);
     out.gauge("penstock_ready", "1 where /readyz says 200.", {}, status.is_ready());
@@ -135,6 +155,7 @@ void add_status(Families& out, const Status& status) {
                 static_cast<double>(status.access_log_dropped));
     out.counter("penstock_log_lines_dropped_total", dropped_help, {{"log", "stderr"}},
                 static_cast<double>(status.log_dropped));
+    add_rate_limits(out, status);
     for (const UpstreamStatus& upstream : status.upstreams) {
         Labels name = {{"upstream", upstream.name}};
         out.gauge("penstock_queue_depth", "Requests that wait for a slot.", name, upstream.queue.depth);

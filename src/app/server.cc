@@ -82,6 +82,7 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     MemoryTotal memory_;
     StatsBook book_;
     std::unique_ptr<LineWriter> access_writer_;
+    std::unique_ptr<RateLimiter> limiter_;  // where there are rate limits
     Shared shared_;
     Fleet fleet_;
     std::unique_ptr<Snapshot> snapshot_;
@@ -168,6 +169,12 @@ Result<> RunningServer::start() {
     }
     for (const Upstream& upstream : config_.upstreams)
         if (auto added = fleet_.add(upstream); !added) return added;
+    if (!config_.rate_limits.empty()) {
+        std::random_device seed;
+        auto word = [&seed] { return uint64_t{seed()} << 32 | seed(); };
+        limiter_ = std::make_unique<RateLimiter>(limit_rules(config_), HashKey128{word(), word()});
+        shared_.limiter = limiter_.get();
+    }
     snapshot_ = std::make_unique<Snapshot>(config_, fleet_.upstreams(), book_);
     std::random_device seed;
     for (unsigned i = 0; i < config_.threads; ++i) {
@@ -337,6 +344,13 @@ Status RunningServer::status() {
     out.loops = config_.threads;
     out.up = loop_.now() - started_;
     fleet_.describe(out, loop_.now());
+    for (size_t i = 0; i < config_.rate_limits.size(); ++i) {
+        const RateLimit& limit = config_.rate_limits[i];
+        LimitTally tally = limiter_->tally(i);
+        out.rate_limits.push_back({limit.name, limit.dry_run, tally.keys, limit.keys, tally.in_flight,
+                                   tally.passed, tally.held,
+                                   limit.dry_run ? tally.dry_refused : tally.refused, tally.forgiven});
+    }
     out.memory_reserved = static_cast<uint64_t>(memory_.borrowed());
     out.memory_limit = config_.limits.memory;
     if (access_writer_) out.access_log_dropped = access_writer_->dropped_lines();

@@ -48,6 +48,12 @@ Json json_of(const UpstreamStatus& u) {
     return result;
 }
 
+Json json_of(const RateLimitStatus& l) {
+    return {{"name", l.name},           {"dry_run", l.dry_run},     {"keys", l.keys},
+            {"most_keys", l.most_keys}, {"in_flight", l.in_flight}, {"passed", l.passed},
+            {"held", l.held},           {"refused", l.refused},     {"forgiven", l.forgiven}};
+}
+
 // Columns as wide as their widest cell; two spaces between; nothing behind the last.
 class Table {
   public:
@@ -106,6 +112,15 @@ std::string workers_for_people(const Json& workers) {
     return table.text();
 }
 
+std::string rate_limits_for_people(const Json& limits) {
+    Table table({"rate limit", "keys", "in flight", "passed", "held back", "refused", ""});
+    for (auto& l : limits)
+        table.add({l.value("name", ""), number(l, "keys"), number(l, "in_flight"), number(l, "passed"),
+                   number(l, "held"), number(l, "refused"), l.value("dry_run", false) ? "dry run" : ""});
+    std::string text = table.text();
+    return text.empty() ? text : "\n" + text;
+}
+
 std::string upstream_for_people(const std::string& name, const Json& u) {
     const Json queue = u.value("queue", Json::object());
     std::string out = fmt::format("\nupstream {}: {}, {} of {} queued ({})", name, u.value("serving", "?"),
@@ -130,6 +145,7 @@ std::string for_people(const Json& json) {
         listeners, size_text(memory, "reserved"), size_text(memory, "limit"));
     const Json upstreams = json.value("upstreams", Json::object());
     for (auto& [name, upstream] : upstreams.items()) out += upstream_for_people(name, upstream);
+    out += rate_limits_for_people(json.value("rate_limits", Json::array()));
     return out;
 }
 
@@ -144,6 +160,8 @@ bool Status::is_ready() const {
 std::string status_json(const Status& status) {
     Json upstreams = Json::object();
     for (auto& upstream : status.upstreams) upstreams[upstream.name] = json_of(upstream);
+    Json limits = Json::array();
+    for (auto& limit : status.rate_limits) limits.push_back(json_of(limit));
     Json json = {
         {"version", status.version},
         {"state", status.state},
@@ -153,6 +171,7 @@ std::string status_json(const Status& status) {
         {"admin", status.admin},
         {"loops", status.loops},
         {"upstreams", upstreams},
+        {"rate_limits", limits},
         {"memory", {{"reserved", status.memory_reserved}, {"limit", status.memory_limit}}},
         {"log_lines_dropped", {{"access", status.access_log_dropped}, {"stderr", status.log_dropped}}}};
     // A worker's name or path may hold any bytes; a reader of JSON should not stumble over them.

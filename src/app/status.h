@@ -53,6 +53,18 @@ struct UpstreamStatus {
     std::vector<ExitCount> worker_exits;
 };
 
+struct RateLimitStatus {
+    std::string name;
+    bool dry_run = false;
+    uint32_t keys = 0;       // that owe something or have requests in flight now
+    uint32_t most_keys = 0;  // that are remembered at a time
+    uint64_t in_flight = 0;  // as far as the limit counts them
+    uint64_t passed = 0;
+    uint64_t held = 0;     // of those: for a while
+    uint64_t refused = 0;  // in a dry run: would have been
+    uint64_t forgiven = 0;
+};
+
 struct Status {
     std::string version;
     std::string state;  // starting ready draining
@@ -61,6 +73,7 @@ struct Status {
     uint32_t loops = 0;
     Duration up{};
     std::vector<UpstreamStatus> upstreams;
+    std::vector<RateLimitStatus> rate_limits;
     uint64_t memory_reserved = 0;
     uint64_t memory_limit = 0;
     uint64_t access_log_dropped = 0;  // lines

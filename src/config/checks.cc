@@ -12,6 +12,8 @@ namespace penstock {
 
 namespace {
 
+constexpr Duration most_delay = 1h;
+
 class Checks {
   public:
     Checks(const Config& config, const Places& places) : config_(config), places_(places) {}
@@ -49,6 +51,7 @@ class Checks {
     void routes();
     void route(const Route& route, const std::string& path);
     void rate_limits();
+    void rate_limit(const RateLimit& limit, const std::set<std::string>& routed, const std::string& path);
 
     bool is_limited(const Upstream& upstream) const;
 
@@ -56,6 +59,12 @@ class Checks {
     const Places& places_;
     Findings out_;
 };
+
+// A label of metrics and a word of answers, unescaped.
+bool is_name(std::string_view text) {
+    constexpr std::string_view letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    return !text.empty() && text.size() <= 64 && text.find_first_not_of(letters) == text.npos;
+}
 
 bool contains(const std::vector<std::string>& texts, std::string_view text) {
     return std::find(texts.begin(), texts.end(), text) != texts.end();
@@ -102,10 +111,7 @@ void Checks::upstreams() {
 
 void Checks::upstream(const Upstream& upstream) {
     std::string path = fmt::format("upstreams.{}", upstream.name);
-    constexpr std::string_view letters =
-        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";  // a label of metrics, unescaped
-    if (upstream.name.empty() || upstream.name.size() > 64 ||
-        upstream.name.find_first_not_of(letters) != upstream.name.npos) {
+    if (!is_name(upstream.name)) {
         error(path,
               fmt::format("\"{}\" is not a name; write 1 to 64 letters, digits, _, - or .", upstream.name));
     }
@@ -321,6 +327,10 @@ void Checks::route(const Route& route, const std::string& path) {
 }
 
 void Checks::rate_limits() {
+    if (config_.rate_limits.size() > max_rate_limits) {
+        error("rate_limits",
+              fmt::format("{} limits; at most {}", config_.rate_limits.size(), max_rate_limits));
+    }
     std::set<std::string> names;  // of all routes
     for (const Route& route : config_.routes) {
         if (auto found = template_names(route.match.path)) names.insert(found->begin(), found->end());
@@ -329,17 +339,35 @@ void Checks::rate_limits() {
     for (size_t i = 0; i < config_.rate_limits.size(); ++i) {
         const RateLimit& limit = config_.rate_limits[i];
         std::string path = fmt::format("rate_limits[{}]", i);
-        if (!limit.name.empty()) {
-            auto [first, is_new] = seen.emplace(limit.name, i);
-            if (!is_new) {
-                error(path + ".name", fmt::format("{} is rate_limits[{}] already; give each its own name",
-                                                  limit.name, first->second));
-            }
+        rate_limit(limit, names, path);
+        if (limit.name.empty()) continue;
+        auto [first, is_new] = seen.emplace(limit.name, i);
+        if (!is_new) {
+            error(path + ".name", fmt::format("{} is rate_limits[{}] already; give each its own name",
+                                              limit.name, first->second));
         }
-        if (limit.key == LimitKey::path && !names.count(limit.key_name)) {
+    }
+}
+
+void Checks::rate_limit(const RateLimit& limit, const std::set<std::string>& routed,
+                        const std::string& path) {
+    if (!limit.name.empty() && !is_name(limit.name)) {
+        error(path + ".name",
+              fmt::format("\"{}\" is not a name; write 1 to 64 letters, digits, _, - or .", limit.name));
+    }
+    if (limit.key == LimitKey::path && !routed.count(limit.key_name)) {
+        auto own = template_names(limit.match.path);
+        if (!own || !contains(*own, limit.key_name)) {
             error(path + ".key",
                   fmt::format("no route has {{{}}} in its path; write one that has", limit.key_name));
         }
+    }
+    if (limit.key != LimitKey::client_ip && places_.has(path + ".ipv6_prefix")) {
+        error(path + ".ipv6_prefix", "is for key: client_ip; leave it out");
+    }
+    if (limit.delay > Duration::zero() && limit.delay > most_delay) {
+        error(path + ".delay", fmt::format("{} is longer than anybody waits; at most {}",
+                                           format_duration(limit.delay), format_duration(most_delay)));
     }
 }
 

@@ -42,6 +42,11 @@ const Upstream* Config::upstream(std::string_view name) const {
     return nullptr;
 }
 
+bool Config::limits_concurrency() const {
+    return std::any_of(rate_limits.begin(), rate_limits.end(),
+                       [](const RateLimit& limit) { return limit.concurrency > 0; });
+}
+
 bool Config::shares_device(const Upstream& upstream) const {
     if (!upstream.workers || upstream.workers->gpus.empty()) return false;
     const std::vector<std::string>& gpus = upstream.workers->gpus;

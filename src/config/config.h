@@ -349,6 +349,8 @@ struct Route {
 
 enum class LimitKey : uint8_t { client_ip, header, cookie, path, route, global };
 
+constexpr size_t max_rate_limits = 64;
+
 struct RateLimit {
     std::string name;
     LimitKey key = LimitKey::global;
@@ -357,6 +359,12 @@ struct RateLimit {
     uint64_t burst = 0;        // resolved: what the rate gives in a second, at least 1
     uint32_t concurrency = 0;
     Match match;
+    Duration delay{};         // what is too early is held back for so long, at most, instead of refused
+    std::string cost_header;  // says what a request costs of the rate; empty: 1
+    bool dry_run = false;
+    bool headers = true;       // RateLimit and RateLimit-Policy on answers
+    uint32_t keys = 100'000;   // that are remembered at a time
+    uint8_t ipv6_prefix = 64;  // of client_ip: addresses that are alike in so many bits are one client
 
     bool operator==(const RateLimit&) const = default;
 };
@@ -375,6 +383,7 @@ struct Config {
 
     const Upstream* upstream(std::string_view name) const;
     bool shares_device(const Upstream& upstream) const;  // some worker's GPU has slots in `devices`
+    bool limits_concurrency() const;                     // some rate limit counts requests in flight
 
     bool operator==(const Config&) const = default;
 };

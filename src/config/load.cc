@@ -200,7 +200,8 @@ void resolve(Config& config, const Places& places) {
     }
     for (Upstream& upstream : config.upstreams) {
         if (places.has(fmt::format("upstreams.{}.on_abandon", upstream.name))) continue;
-        if (config.shares_device(upstream)) upstream.on_abandon = OnAbandon::drain;
+        if (config.shares_device(upstream) || config.limits_concurrency())
+            upstream.on_abandon = OnAbandon::drain;
     }
 }
 

@@ -120,6 +120,18 @@ void read_key(const Value& value, RateLimit& out) {
     out.key_name = out.key == LimitKey::header ? lower_case(name) : std::string(name);
 }
 
+void read_cost(const Value& value, std::string& out) {
+    auto cost = value.text();
+    if (!cost) return;
+    constexpr std::string_view kind = "header:";
+    std::string_view name = *cost;
+    if (!name.starts_with(kind) || !is_token(name.substr(kind.size()))) {
+        return value.error(
+            fmt::format("\"{}\" says no cost; write header:NAME, such as header:x-cost", *cost));
+    }
+    out = lower_case(name.substr(kind.size()));
+}
+
 }  // namespace
 
 void read_route(Section& s, Route& out) {
@@ -148,10 +160,18 @@ void read_rate_limit(Section& s, RateLimit& out) {
     s.number("burst", out.burst, 1, 1'000'000'000);
     s.number("concurrency", out.concurrency, 1);
     s.section("match", [&out](Section& inner) { read_match(inner, out.match); });
+    s.duration("delay", out.delay);
+    if (auto cost = s.value("cost")) read_cost(*cost, out.cost_header);
+    s.flag("dry_run", out.dry_run);
+    s.flag("headers", out.headers);
+    s.number("keys", out.keys, 1, 16'000'000);
+    s.number("ipv6_prefix", out.ipv6_prefix, 1, 128);
     if (!s.has("rate") && !s.has("concurrency")) {
         s.error("", "limits nothing; write rate: 10/s, or concurrency: 4");
     }
-    if (!s.has("rate") && s.has("burst")) s.error("burst", "has no rate beside it; write rate: 10/s too");
+    for (const char* key : {"burst", "delay", "cost"}) {
+        if (!s.has("rate") && s.has(key)) s.error(key, "has no rate beside it; write rate: 10/s too");
+    }
     if (out.rate && !s.has("burst")) {
         auto per = static_cast<uint64_t>(out.rate->per / Duration(1s));
         out.burst = std::max<uint64_t>(1, out.rate->count / per);

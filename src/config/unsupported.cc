@@ -63,7 +63,6 @@ std::vector<Problem> unsupported(const Config& config, const Places& places) {
     for (const Upstream& upstream : config.upstreams)
         of_upstream(upstream, "upstreams." + upstream.name, out);
     if (!config.devices.empty()) out.add("devices", "slots of devices are");
-    if (!config.rate_limits.empty()) out.add("rate_limits", "rate limits are");
     return out.take();
 }
 

@@ -18,6 +18,7 @@ enum class Cause : uint8_t {
     write_timeout,   // the client takes no bytes
     // ours, before a backend saw anything
     no_route,
+    rate_limited,  // by a limit of a key
     queue_full,
     queue_timeout,
     circuit_open,

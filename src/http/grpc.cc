@@ -77,6 +77,7 @@ GrpcStatus grpc_status_of(Cause cause) {
         case Cause::internal_error: return GrpcStatus::internal;
         // Too much, and coming again at once does not help.
         case Cause::body_too_large:
+        case Cause::rate_limited:
         case Cause::queue_full:
         case Cause::circuit_open:
         case Cause::memory_full: return GrpcStatus::resource_exhausted;

@@ -73,6 +73,7 @@ constexpr RuleFacts rules[] = {
     {Rule::body_too_long, "body_too_long", 413},
     {Rule::trailers_too_long, "trailers_too_long", 431},
     {Rule::trailer_forbidden, "trailer_forbidden", 400},
+    {Rule::cost_invalid, "cost_invalid", 400},
     {Rule::h2_name_uppercase, "h2_name_uppercase", 400},
     {Rule::h2_connection_field, "h2_connection_field", 400},
     {Rule::h2_pseudo_field, "h2_pseudo_field", 400},

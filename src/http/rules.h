@@ -33,6 +33,8 @@ enum class Rule : uint8_t {
     // body
     chunk_size_invalid, chunk_size_overflow, chunk_line_too_long, chunk_extension_invalid,
     chunk_extensions_too_long, chunk_end_missing, body_too_long, trailers_too_long, trailer_forbidden,
+    // what a rate limit reads
+    cost_invalid,
     // HTTP/2
     h2_name_uppercase, h2_connection_field, h2_pseudo_field, h2_body_differs,
 };

@@ -33,7 +33,7 @@ RateLimiter::Limit::Limit(const LimitRules& r)
               : Duration::zero()),
       table(r.keys) {}
 
-RateLimiter::RateLimiter(std::span<const LimitRules> limits) {
+RateLimiter::RateLimiter(std::span<const LimitRules> limits, HashKey128 secret) : secret_(secret) {
     limits_.reserve(limits.size());
     for (const LimitRules& rules : limits) limits_.emplace_back(rules);
 }

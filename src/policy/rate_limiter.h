@@ -74,8 +74,9 @@ struct LimitTally {
 
 class RateLimiter {
   public:
-    // Those of the configuration, before any loop runs.
-    explicit RateLimiter(std::span<const LimitRules> limits);
+    // The limits of the configuration. Keys are to be hashed with this secret: nobody outside can make two
+    // meet.
+    explicit RateLimiter(std::span<const LimitRules> limits, HashKey128 secret = {});
     RateLimiter(const RateLimiter&) = delete;
     RateLimiter& operator=(const RateLimiter&) = delete;
     ~RateLimiter();
@@ -84,6 +85,7 @@ class RateLimiter {
     // `units` gets what was taken.
     LimitAnswer admit(std::span<LimitAsk> asks, Time now, Time deadline, KeyUnits& units);
     LimitTally tally(size_t limit);
+    const HashKey128& secret() const { return secret_; }
 
   private:
     friend class KeyUnits;
@@ -107,6 +109,7 @@ class RateLimiter {
     void count(LimitAsk& ask, Time now, KeyUnits& units);
     void release(uint32_t first);
 
+    const HashKey128 secret_;
     std::mutex mutex_;
     Time now_{};  // the latest that was seen
     std::vector<Limit> limits_;

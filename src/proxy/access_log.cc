@@ -192,6 +192,7 @@ void put_json(Line& line, const AccessRecord& r) {
     json.text(R"(,"grpc_status":)", r.grpc_status, most_word);
     json.text(R"(,"reason":)", r.reason, most_word);
     json.text(R"(,"rule":)", r.rule, most_word);
+    json.text(R"(,"limit":)", r.limit, most_word);
     json.text(R"(,"ended_by":)", r.ended_by, most_word);
     json.text(R"(,"step":)", r.step, most_word);
     json.text(R"(,"upstream":)", r.upstream, most_name);

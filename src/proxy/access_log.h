@@ -34,6 +34,7 @@ struct AccessRecord {
     std::string_view grpc_status;  // of a gRPC request, by its name
     std::string_view reason;       // of x-penstock-reason, where we answered
     std::string_view rule;         // the rule broken, of a bad_request
+    std::string_view limit;        // the rate limit that refused
     std::string_view upstream;
     std::string_view backend;  // address or, of a worker, its name: ocr/0
     std::string_view route;

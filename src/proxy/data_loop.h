@@ -34,6 +34,7 @@ struct Shared {
     MemoryTotal& memory;
     StatsBook& book;
     LineWriter* access_writer;               // null: no access log
+    RateLimiter* limiter = nullptr;          // null: there are no rate limits
     uint32_t most_connections = UINT32_MAX;  // of clients; set before the loops run
     std::atomic<uint32_t> connections{0};
 };

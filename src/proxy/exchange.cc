@@ -52,9 +52,10 @@ void Exchange::woken() {
 void Exchange::run(Time now) {
     if (step_ == Step::ended) return;
     if (client_left && !(response.is_sent() && backend_is_done())) return hang_up(now);
-    if (step_ == Step::arrived) arrive(now);
+    if (step_ == Step::arrived && !held_) arrive(now);
     if (step_deadline_.expired() || absolute_.expired()) on_deadline(now);
     if (step_ == Step::ended) return;
+    if (step_ == Step::arrived) return watch(now);  // held back
     if (step_ == Step::collecting) collect(now);
     if (step_ == Step::queued && woken_) look_again(now);
     if (step_ == Step::connecting) connect(now);
@@ -78,12 +79,15 @@ void Exchange::arrive(Time now) {
     ticket_.deadline = deadline_asked_for();
     loop_.turn().arm(absolute_, ticket_.deadline);
     const Limits& limits = loop_.config().limits;
+    if (limits.body && request.framing.body == BodyKind::length && request.framing.length > limits.body)
+        return answer(Cause::body_too_large, now);
+    if (passes_limits(now)) enter(now);
+}
+
+void Exchange::enter(Time now) {
     uint64_t length =
         request.framing.body == BodyKind::length ? request.framing.length : Body::unknown_length;
     if (request.framing.body == BodyKind::none) length = 0;
-    if (limits.body && length != Body::unknown_length && length > limits.body)
-        return answer(Cause::body_too_large, now);
-
     // What would be refused now is refused now, before its body is uploaded.
     uint64_t expected =
         std::min(length == Body::unknown_length ? 0 : length, upstream_->settings.buffer.request);
@@ -119,6 +123,7 @@ bool Exchange::find_route(Time now) {
     if (rule != Rule::ok) return refuse(Cause::bad_request);
     host_ = target.form == Target::Form::absolute ? target.authority : head.value_of(FieldId::host);
 
+    path_ = {path, size};
     client_address_ = client_info.address;
     if (client_info.trusted)
         client_address_ = client_address(head, client_info.address, Snapshot::trusts_text, &loop_.snapshot());
@@ -138,6 +143,24 @@ bool Exchange::find_route(Time now) {
         request_edit_.target = strip_prefix(target, {path, size}, route_->settings->match.prefix, arena_);
     if (target.form == Target::Form::absolute) request_edit_.host = target.authority;
     return true;
+}
+
+// False: refused, or held back; then on_deadline() goes on.
+bool Exchange::passes_limits(Time now) {
+    const RateLimits& limits = loop_.snapshot().rate_limits();
+    if (limits.empty()) return true;
+    const LimitedRequest asked{request.head, host_of(host_), path_, client_address_, route_->number};
+    LimitVerdict verdict =
+        limits.admit(*loop_.shared().limiter, asked, arena_, now, ticket_.deadline, ticket_.units);
+    limit_texts_ = verdict.texts;
+    if (verdict.cause == Cause::bad_request) rule = Rule::cost_invalid;
+    if (verdict.cause != Cause::none) {
+        answer(verdict.cause, now, verdict.retry_after);
+        return false;
+    }
+    held_ = verdict.wait > Duration::zero();
+    if (held_) loop_.turn().arm(step_deadline_, now + verdict.wait);
+    return !held_;
 }
 
 void Exchange::collect(Time now) {
@@ -308,7 +331,7 @@ void Exchange::leave_backend(Cause cause, Time now) {
 void Exchange::hang_up(Time now) {
     if (cause_ == Cause::none) cause_ = Cause::client_gone;
     logged_status_ = 499;
-    if (step_ == Step::arrived) began_ = now;
+    if (began_ == Time{}) began_ = now;
     if (step_ == Step::queued && queued_ < Duration::zero()) queued_ = now - asked_;
     leave_backend(Cause::client_gone, now);
     end(now);

@@ -32,6 +32,7 @@ namespace penstock {
 class Backend;
 class DataLoop;
 class LiveUpstream;
+struct LimitTexts;
 struct SnapshotRoute;
 
 // What its client's connection says of a request.
@@ -44,6 +45,7 @@ struct ClientInfo {
 
 enum class Waiting : uint8_t {
     nothing,
+    rate_limit,
     client_bytes,
     slot,
     connect,
@@ -92,6 +94,8 @@ class Exchange final : public Task, public Mortal {
   private:
     void arrive(Time now);
     bool find_route(Time now);
+    bool passes_limits(Time now);
+    void enter(Time now);
     void collect(Time now);
     void ask(Time now);
     void look_again(Time now);
@@ -150,15 +154,17 @@ class Exchange final : public Task, public Mortal {
     uint8_t stale_retries_ = 0;
     bool woken_ = false;
     bool collected_ = false;
+    bool held_ = false;  // by a rate limit, for a while
     ModelLabel model_ = ModelLabel::none;
-    std::string_view model_name_, request_id_, backend_name_, host_, client_address_;
+    std::string_view model_name_, request_id_, backend_name_, host_, path_, client_address_;
     std::string_view sticky_cookie_;  // to be set: its client has none that names a backend
+    const LimitTexts* limit_texts_ = nullptr;
     HeadEdit request_edit_;
     FieldLine* time_left_ = nullptr;  // grpc-timeout, of request_edit_
     bool has_request_edit_ = false;
     bool is_grpc_ = false;
 
-    alignas(8) char inline_[688];  // with it an exchange is just under 2 KiB
+    alignas(8) char inline_[600];  // with it an exchange is just under 2 KiB
     Arena arena_;
 };
 

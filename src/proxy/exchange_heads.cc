@@ -77,7 +77,7 @@ void Exchange::meet(const Backend& backend) {
 
 HeadEdit Exchange::response_edit(Time now) {
     HeadEdit edit;
-    auto* lines = arena_.array<FieldLine>(3);
+    auto* lines = arena_.array<FieldLine>(5);
     size_t count = 0;
     lines[count++] = {"x-request-id", request_id()};
     if (!sticky_cookie_.empty() && step_ != Step::answered) lines[count++] = {"set-cookie", sticky_cookie_};
@@ -89,6 +89,10 @@ HeadEdit Exchange::response_edit(Time now) {
                                      seconds(answered - granted_) * 1e3)
                         .out;
         lines[count++] = {"server-timing", {timing, static_cast<size_t>(end - timing)}};
+    }
+    if (limit_texts_ && !limit_texts_->state.empty()) {
+        lines[count++] = {"ratelimit-policy", limit_texts_->policy};
+        lines[count++] = {"ratelimit", limit_texts_->state};
     }
     edit.add = {lines, count};
     edit.drop.add(FieldId::x_request_id);
@@ -134,6 +138,7 @@ void Exchange::log(Time now) {
     if (is_grpc_) record.grpc_status = grpc_status_name(grpc);
     if (cause_ != Cause::none) record.reason = answer_to(cause_, rule, nullptr).reason;
     if (rule != Rule::ok) record.rule = rule_name(rule);
+    if (limit_texts_) record.limit = limit_texts_->refused_by;
     if (upstream_) record.upstream = upstream_->name();
     record.backend = backend_name_;
     if (route_) record.route = route_->name;

@@ -10,6 +10,7 @@ namespace penstock {
 std::string_view to_string(Waiting waiting) {
     switch (waiting) {
         case Waiting::nothing: return "";
+        case Waiting::rate_limit: return "rate_limit";
         case Waiting::client_bytes: return "client_bytes";
         case Waiting::slot: return "slot";
         case Waiting::connect: return "connect";
@@ -24,6 +25,8 @@ std::string_view to_string(Waiting waiting) {
 Waiting Exchange::waiting() const {
     switch (step_) {
         case Step::arrived:
+            if (held_) return Waiting::rate_limit;
+            [[fallthrough]];
         case Step::collecting: return Waiting::client_bytes;
         case Step::queued: return Waiting::slot;
         case Step::connecting: return Waiting::connect;
@@ -52,6 +55,7 @@ Duration Exchange::timeout_of(Waiting what) const {
         case Waiting::backend_drain:
         case Waiting::tunnel: return route_->timeouts.idle;
         case Waiting::nothing:
+        case Waiting::rate_limit:
         case Waiting::slot: break;
     }
     return Duration::zero();
@@ -72,7 +76,8 @@ void Exchange::watch(Time now) {
     }
     waiting_ = what;
     moved_ = moved;
-    if (what == Waiting::slot) return;  // take() armed it with what the park said
+    // It was armed with what the limiter said, or the park.
+    if (what == Waiting::rate_limit || what == Waiting::slot) return;
     // First byte counts from the grant, the others from the last thing that moved.
     Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
     Time at = deadline_after(since, timeout_of(what));
@@ -93,6 +98,10 @@ void Exchange::on_deadline(Time now) {
     }
     step_deadline_.disarm();
     Waiting what = waiting();
+    if (what == Waiting::rate_limit) {
+        held_ = false;
+        return enter(now);
+    }
     if (what == Waiting::slot) {
         woken_ = true;  // the park knows whether it is over; a grant that came meanwhile wins
         return;

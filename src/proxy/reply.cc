@@ -26,6 +26,7 @@ Answer answer_to(Cause cause, Rule rule, const StatusCodes* codes) {
         case Cause::client_gone: return {499, "client_gone", "the client left"};
         case Cause::write_timeout: return {408, "write_timeout", "the client does not read"};
         case Cause::no_route: return {404, "no_route", "no route matches this request"};
+        case Cause::rate_limited: return {429, "rate_limited", "a rate limit is reached"};
         case Cause::queue_full: return {code.queue_full, "queue_full", "the queue is full"};
         case Cause::queue_timeout:
             return {code.queue_timeout, "queue_timeout", "the request waited too long for a free backend"};

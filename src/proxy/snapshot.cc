@@ -31,10 +31,12 @@ std::string_view field_of(const void* head, std::string_view name) {
 Snapshot::Snapshot(Config config, std::span<LiveUpstream* const> upstreams, StatsBook& book)
     : config_(std::move(config)),
       upstreams_(upstreams.begin(), upstreams.end()),
-      router_(patterns_of(config_)) {
+      router_(patterns_of(config_)),
+      rate_limits_(config_) {
     for (const Route& route : config_.routes) {
         SnapshotRoute& to = routes_.emplace_back();
         to.settings = &route;
+        to.number = routes_.size() - 1;
         to.name = !route.match.path.empty()     ? route.match.path
                   : !route.match.prefix.empty() ? route.match.prefix
                                                 : route.match.host;

@@ -14,6 +14,7 @@
 #include "http/head.h"
 #include "http/target.h"
 #include "policy/router.h"
+#include "proxy/rate_limits.h"
 #include "proxy/stats.h"
 #include "proxy/upstream.h"
 
@@ -21,6 +22,7 @@ namespace penstock {
 
 struct SnapshotRoute {
     const Route* settings = nullptr;
+    size_t number = 0;  // in the file
     RouteLabel label = RouteLabel::none;
     std::string name;                  // for logs: its path or prefix
     LiveUpstream* upstream = nullptr;  // null: its name has a placeholder, find it by name
@@ -40,6 +42,7 @@ class Snapshot {
     };
     // `path` is the routing path. False: no route.
     bool find(const Head& head, std::string_view host, std::string_view path, Destination& out) const;
+    const RateLimits& rate_limits() const { return rate_limits_; }
     bool trusts(const std::array<uint8_t, 16>& ip) const;
     static bool trusts_text(const void* snapshot, std::string_view address);  // for client_address()
 
@@ -48,6 +51,7 @@ class Snapshot {
     std::vector<LiveUpstream*> upstreams_;
     std::deque<SnapshotRoute> routes_;
     Router router_;
+    const RateLimits rate_limits_;
 };
 
 }  // namespace penstock

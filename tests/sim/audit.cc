@@ -59,7 +59,8 @@ void Audit::check_exchange(Client& client, SimLoop& loop) {
         case Waiting::nothing: break;
         case Waiting::client_bytes: timeout = limits.client_body_timeout; break;
         case Waiting::client_drain: timeout = limits.client_write_timeout; break;
-        case Waiting::slot: timeout = 1s; break;  // the park says for how long, but never for ever
+        case Waiting::rate_limit:
+        case Waiting::slot: timeout = 1s; break;  // limiter or park says for how long, but never for ever
         case Waiting::connect: timeout = timeouts->connect; break;
         case Waiting::backend_bytes:
             timeout = exchange.response.has_head() ? timeouts->idle : timeouts->first_byte;

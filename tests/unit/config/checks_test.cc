@@ -119,8 +119,8 @@ upstreams:
     circuit_breaker: {max_retries: 4}
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
-rate_limits: [{name: x, key: global, rate: 1/s}]
-)") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
+)") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out
+"
        "p.yaml:6:15: upstreams.a.servers[0].address: a host name is not supported by this version; write "
        "127.0.0.1:80\n"
        "p.yaml:6:30: upstreams.a.servers[1].address: a host name is not supported by this version; write the "
@@ -140,8 +140,7 @@ rate_limits: [{name: x, key: global, rate: 1/s}]
        "p.yaml:13:26: upstreams.a.retry.per_try_timeout: a timeout of each try is not supported by this "
        "version; "
        "leave it out, or use timeouts\n"
-       "p.yaml:14:1: devices: slots of devices are not supported by this version; leave it out\n"
-       "p.yaml:15:1: rate_limits: rate limits are not supported by this version; leave it out\n");
+       "p.yaml:14:1: devices: slots of devices are not supported by this version; leave it out\n");
 }
 
 TEST_CASE("the memory bound grows with what is allowed, and with nothing else") {

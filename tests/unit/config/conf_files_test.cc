@@ -129,8 +129,9 @@ TEST_CASE("the reference knows every setting that load() knows") {
     // What one entry of these lists leaves out, another says; and these keys are words of their own.
     std::set<std::string> elsewhere{"certificates", "tcp"};
     for (const char* key :
-         {"path", "prefix", "host", "methods", "headers", "strip_prefix", "timeouts", "rate", "burst",
-          "concurrency", "match", "resolve", "weight", "backup", "hash", "max_connections"}) {
+         {"path", "prefix",          "host",        "methods", "headers", "strip_prefix", "timeouts",
+          "rate", "burst",           "concurrency", "match",   "resolve", "weight",       "backup",
+          "hash", "max_connections", "delay",       "cost",    "dry_run", "keys",         "ipv6_prefix"}) {
         elsewhere.insert(key);
     }
     int sections = 0;

@@ -459,6 +459,21 @@ TEST_CASE("devices and rate limits are refused with what would be right") {
     }
     CHECK(error("name: x, rate: 1/s, key: \"path:model\"") ==
           "p.yaml:1:36: rate_limits[0].key: no route has {model} in its path; write one that has\n");
+    CHECK(error("name: x, key: global, concurrency: 1, delay: 1s") ==
+          "p.yaml:1:54: rate_limits[0].delay: has no rate beside it; write rate: 10/s too\n");
+    CHECK(error("name: x, key: global, concurrency: 1, cost: \"header:c\"") ==
+          "p.yaml:1:54: rate_limits[0].cost: has no rate beside it; write rate: 10/s too\n");
+    CHECK(error("name: x, key: global, rate: 1/s, cost: x-cost") ==
+          "p.yaml:1:55: rate_limits[0].cost: \"x-cost\" says no cost; write header:NAME, such as "
+          "header:x-cost\n");
+    CHECK(error("name: x, key: global, rate: 1/s, delay: 2h") ==
+          "p.yaml:1:49: rate_limits[0].delay: 2h is longer than anybody waits; at most 1h\n");
+    CHECK(error("name: x, key: global, rate: 1/s, ipv6_prefix: 64") ==
+          "p.yaml:1:49: rate_limits[0].ipv6_prefix: is for key: client_ip; leave it out\n");
+    CHECK(error("name: \"a b\", key: global, rate: 1/s") ==
+          "p.yaml:1:16: rate_limits[0].name: \"a b\" is not a name; write 1 to 64 letters, digits, _, - or "
+          ".\n");
+    CHECK(error("name: x, rate: 1/s, key: \"path:model\", match: {path: \"/m/{model}\"}") == "");
     CHECK(errors_of(
               beside("rate_limits: [{name: x, key: global, rate: 1/s}, {name: x, key: route, rate: 1/s}]")) ==
           "p.yaml:1:51: rate_limits[1].name: x is rate_limits[0] already; give each its own name\n");

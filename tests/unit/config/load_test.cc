@@ -394,7 +394,12 @@ rate_limits:
   - {name: routes, key: route, rate: 1/s}
   - {name: all, key: global, rate: 7/s})"));
     REQUIRE(config.rate_limits.size() == 6);
-    CHECK(config.rate_limits[0] == RateLimit{"per-client", LimitKey::client_ip, "", Rate{10, 1s}, 20, 0, {}});
+    RateLimit per_client;
+    per_client.name = "per-client";
+    per_client.key = LimitKey::client_ip;
+    per_client.rate = Rate{10, 1s};
+    per_client.burst = 20;
+    CHECK(config.rate_limits[0] == per_client);
     CHECK(config.rate_limits[1].key == LimitKey::header);
     CHECK(config.rate_limits[1].key_name == "authorization");
     CHECK(!config.rate_limits[1].rate);
@@ -406,6 +411,27 @@ rate_limits:
     CHECK(config.rate_limits[3].burst == 1);
     CHECK(config.rate_limits[4].key == LimitKey::route);
     CHECK(config.rate_limits[5].key == LimitKey::global);
+}
+
+TEST_CASE("what a rate limit may say beside its rate is read") {
+    Config config = good(beside(R"(
+rate_limits:
+  - {name: a, key: client_ip, rate: 10/s, delay: 2s, cost: "header:X-Cost", dry_run: true, headers: false, keys: 7,
+     ipv6_prefix: 56})"));
+    const RateLimit& limit = config.rate_limits[0];
+    CHECK(limit.delay == 2s);
+    CHECK(limit.cost_header == "x-cost");
+    CHECK(limit.dry_run);
+    CHECK_FALSE(limit.headers);
+    CHECK(limit.keys == 7);
+    CHECK(limit.ipv6_prefix == 56);
+}
+
+TEST_CASE("where a rate limit counts requests in flight, abandoned work is drained") {
+    CHECK(good(beside("rate_limits: [{name: a, key: global, rate: 1/s}]")).upstreams[0].on_abandon ==
+          OnAbandon::close);
+    CHECK(good(beside("rate_limits: [{name: a, key: global, concurrency: 1}]")).upstreams[0].on_abandon ==
+          OnAbandon::drain);
 }
 
 TEST_CASE("anchors, aliases and merge keys say a thing once") {
