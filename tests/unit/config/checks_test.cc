@@ -119,8 +119,7 @@ upstreams:
     circuit_breaker: {max_retries: 4}
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
-)") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out
-"
+)") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
        "p.yaml:6:15: upstreams.a.servers[0].address: a host name is not supported by this version; write "
        "127.0.0.1:80\n"
        "p.yaml:6:30: upstreams.a.servers[1].address: a host name is not supported by this version; write the "
