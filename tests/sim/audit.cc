@@ -29,6 +29,10 @@ void Audit::walk() {
             const Exchange* exchange = client->exchange();
             if (!exchange) continue;
             if (exchange->lease()) leases_.push_back(&exchange->lease());
+            const bool is_leased = static_cast<bool>(exchange->lease());
+            if (is_leased && !client->seen.leased)
+                world_.fleet().expect_in_service(exchange->lease().backend());
+            client->seen.leased = is_leased;
             if (exchange->step() == Step::queued) waiting_.push_back(&exchange->ticket());
             check_exchange(*client, *loop);
         }
@@ -140,7 +144,7 @@ void Audit::check_connections() {
     connections_.assign(world_.processes().size(), 0);
     for (auto& loop : world_.loops())
         for (const Connection* connection : loop->connections()) {
-            const size_t process = world_.number_of(connection->backend());
+            const size_t process = connection->process();
             if (connection->generation() == world_.fleet().generation_of(process)) ++connections_[process];
         }
     for (size_t i = 0; i < connections_.size(); ++i) {
@@ -172,15 +176,16 @@ void Audit::compare_with_park() {
     idle_.assign(world_.processes().size(), 0);
     for (auto& loop : world_.loops())
         for (const Connection* connection : loop->connections()) {
-            const size_t process = world_.number_of(connection->backend());
+            const size_t process = connection->process();
             if (connection->is_idle() && connection->generation() == world_.fleet().generation_of(process))
                 ++idle_[process];
         }
     world_.park().describe(view_, world_.now());
     for (Process& process : world_.processes()) {
-        const BackendId id = process.id();
-        const BackendView& b = view_.upstreams[static_cast<size_t>(id.upstream)].backends[id.index];
-        const size_t number = world_.number_of(id);
+        const BackendView* known = world_.fleet().view_of(process.number(), view_);
+        if (!known) continue;  // removed, and forgotten
+        const BackendView& b = *known;
+        const size_t number = process.number();
         if (b.idle != idle_[number])
             world_.fail("the park counts {} idle connections to process {}, the pools hold {}", b.idle,
                         number, idle_[number]);

@@ -30,6 +30,7 @@ class Client final : public Task, public Mortal, public ClientSide {
         Ticket::Place place = Ticket::Place::out;
         Time began = never;
         uint64_t arrival = 0;  // in the order of arrival in the park; 0: has not been there
+        bool leased = false;   // it has a lease that it does not use yet
     };
     Seen seen;
     size_t index = 0;  // in its loop's list

@@ -14,12 +14,22 @@
 
 namespace penstock::sim {
 
+namespace {
+
+Outcome outcome_of(uint16_t status) {
+    if (status < 500) return Outcome::answered;
+    return status >= 502 && status <= 504 ? Outcome::gateway_error : Outcome::bad_answer;
+}
+
+}  // namespace
+
 Connection::Connection(SimLoop& loop, LiveUpstream& upstream, BackendId backend, uint32_t generation)
     : world_(loop.world()),
       loop_(loop),
       upstream_(upstream),
       backend_(backend),
       generation_(generation),
+      process_(world_.number_of(backend)),
       wire_(world_.make_wire(backend, loop.number(), generation)),
       deadline_(*this) {}
 
@@ -34,7 +44,7 @@ std::string_view Connection::state() const {
 }
 
 void Connection::reap() {
-    world_.say("a connection to process {} is closed", world_.number_of(backend_));
+    world_.say("a connection to process {} is closed", process_);
     loop_.free(this);
 }
 
@@ -45,13 +55,13 @@ void Connection::let_go_of_wire() {
 }
 
 void Connection::dial() {
-    world_.say("a connection to process {} is dialed", world_.number_of(backend_));
+    world_.say("a connection to process {} is dialed", process_);
     wire_->connection = loop_.handle(this);
     world_.after_latency(What::dialed, outside, *wire_);
 }
 
 void Connection::bind(Exchange& exchange, Lease&& lease) {
-    world_.say("a connection to process {} of loop {} is taken", world_.number_of(backend_), loop_.number());
+    world_.say("a connection to process {} of loop {} is taken", process_, loop_.number());
     exchange_ = &exchange;
     lease_ = std::move(lease);
     reused = state_ == State::idle;
@@ -62,6 +72,8 @@ void Connection::bind(Exchange& exchange, Lease&& lease) {
     reading_head_ = true;
     response_complete_ = request_complete_ = broken_ = paused_ = false;
     read_ = interims_read_ = 0;
+    outcome_ = Outcome::answered;
+    if (!loop_.client_of(exchange).seen.leased) world_.fleet().expect_in_service(backend_);
     asked_ = {exchange.request.head.method, exchange.request.framing.upgrade};
     wire_->written = wire_->seen = {};
     wire_->made = wire_->arrived = {};
@@ -131,6 +143,7 @@ bool Connection::read_head() {
     out = fmt::format_to(out, "\r\n");
     ParsedResponse parsed = parse_response({text, static_cast<size_t>(out - text)}, asked_);
     framing_ = parsed.framing;
+    outcome_ = outcome_of(a.status);
     reading_head_ = false;
     if (!exchange_) return true;
     Message& response = exchange_->response;
@@ -266,8 +279,7 @@ void Connection::release(Time now) {
     exchange_ = nullptr;
     bool wanted = may_be_pooled();
     Wakes wakes;
-    Ended ended =
-        world_.park().finish(lease_, {Outcome::answered, wanted ? Keep::idle : Keep::closing}, now, wakes);
+    Ended ended = world_.park().finish(lease_, {outcome_, wanted ? Keep::idle : Keep::closing}, now, wakes);
     pool_or_close(ended, wanted, now);
     loop_.post(wakes, now);
 }
@@ -282,7 +294,7 @@ bool Connection::may_be_pooled() const {
 
 void Connection::pool_or_close(const Ended& ended, bool wanted, Time now) {
     ++served_;
-    world_.say("a connection to process {} of loop {} is {}", world_.number_of(backend_), loop_.number(),
+    world_.say("a connection to process {} of loop {} is {}", process_, loop_.number(),
                wanted && ended.keep ? "kept" : "not kept");
     if (!wanted || !ended.keep) return close();
     state_ = State::idle;
@@ -349,8 +361,7 @@ void Connection::abandoned_work_is_over(Outcome outcome, Time now) {
 }
 
 void Connection::close_idle(bool told) {
-    world_.say("an idle connection to process {} of loop {} is to be closed", world_.number_of(backend_),
-               loop_.number());
+    world_.say("an idle connection to process {} of loop {} is to be closed", process_, loop_.number());
     loop_.take_out_of_pool(*this);
     if (!told) {
         Wakes wakes;

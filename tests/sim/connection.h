@@ -30,6 +30,7 @@ class Connection final : public Task, public Mortal, public BackendSide {
     ~Connection();
 
     BackendId backend() const { return backend_; }
+    size_t process() const { return process_; }  // its number
     uint32_t generation() const { return generation_; }
     const Lease& lease() const { return lease_; }
     bool is_idle() const { return state_ == State::idle; }
@@ -84,6 +85,7 @@ class Connection final : public Task, public Mortal, public BackendSide {
     LiveUpstream& upstream_;
     const BackendId backend_;
     const uint32_t generation_;
+    const size_t process_;
     Wire* wire_;
     Deadline deadline_;  // pool.idle
     Exchange* exchange_ = nullptr;
@@ -95,6 +97,7 @@ class Connection final : public Task, public Mortal, public BackendSide {
     uint64_t read_ = 0;  // of the answer's body
     uint32_t served_ = 0;
     uint8_t interims_read_ = 0;
+    Outcome outcome_ = Outcome::answered;  // of its answer, when that is complete
     State state_ = State::dialing;
     bool paused_ = false;
     bool reading_head_ = true;

@@ -1,6 +1,7 @@
 #include "fleet.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 
 #include "process.h"
 #include "proxy/upstream.h"
@@ -16,21 +17,36 @@ void Fleet::add(Process& process, Backend& backend) {
 }
 
 void Fleet::start_all() {
-    for (size_t i = 0; i < places_.size(); ++i) {
-        start(i);
-        if (places_[i].process->rules().spawned) continue;
-        places_[i].process->is_up(1);
-        tell(i, News::ready);
-    }
+    for (size_t i = 0; i < places_.size(); ++i) launch(i);
     if (world_.plan().changes > Duration{})
         world_.add(What::something_changes, main_thread, world_.chance().around(world_.plan().changes));
+}
+
+void Fleet::launch(size_t i) {
+    start(i);
+    if (places_[i].process->rules().spawned) return;
+    places_[i].process->is_up(1);
+    tell(i, News::ready);
 }
 
 void Fleet::collect(std::vector<const Lease*>& leases) const {
     for (const Held& held : held_) leases.push_back(&held.lease);
 }
 
+// An id that was used before goes on counting where its last bearer ended.
+uint32_t Fleet::generation(const Place& place, uint32_t life) const {
+    return place.backend->first_generation + life - 1;
+}
+
+size_t Fleet::place_of(BackendId backend) const {
+    auto at = std::ranges::find_if(
+        places_, [&](const Place& p) { return p.process->id() == backend && !p.forgotten; });
+    if (at == places_.end()) world_.fail("an order for a backend that is forgotten");
+    return static_cast<size_t>(at - places_.begin());
+}
+
 void Fleet::tell(size_t i, News event, Time until, Duration restart_cost) {
+    if (places_[i].forgotten) return;
     if (event == News::ready || event == News::gave_up) places_[i].restarts = false;
     Wakes wakes;
     world_.park().backend_event(places_[i].process->id(), {event, places_[i].generation, until, restart_cost},
@@ -50,19 +66,20 @@ void Fleet::open(const Event& event) {
     switch (event.what) {
         case What::wake_main: return tick();
         case What::worker_is_up: {
-            if (event.value != places_[i].generation) return;
+            if (generation(places_[i], event.value) != places_[i].generation) return;
             Duration cost = world_.chance().one_in(2) ? Duration{} : places_[i].process->plan().start;
             return tell(i, News::ready, never, cost);
         }
-        case What::worker_exited: return exited(i, event.value);
+        case What::worker_exited: return exited(i, generation(places_[i], event.value));
         case What::start_is_due:
-            if (places_[i].process->is_gone() && !places_[i].gave_up) start(i);
+            if (places_[i].process->is_gone() && !places_[i].gave_up && places_[i].removed_at == never)
+                start(i);
             return;
         case What::probe_answered: return probe_answered(i, event.value);
         case What::back_in_service:
             if (event.value != places_[i].generation) return;
             tell(i, News::undrain);
-            return tell(i, News::ready);
+            return tell(i, News::healthy);
         case What::something_changes: return something_changes();
         case What::drain_all: {
             Wakes wakes;
@@ -81,6 +98,7 @@ void Fleet::tick() {
         Actions actions;
         Time next = world_.park().tick(world_.now(), wakes, actions);
         deliver(world_.park(), wakes, world_.now(), world_);
+        count_changes();
         for (const Action& action : actions) act(action);
         if (actions.more) continue;
         tick_at_ = std::max(next, world_.now() + 1ms);
@@ -89,19 +107,22 @@ void Fleet::tick() {
 }
 
 void Fleet::act(const Action& action) {
-    auto place =
-        std::ranges::find_if(places_, [&](const Place& p) { return p.process->id() == action.backend; });
-    const auto i = static_cast<size_t>(place - places_.begin());
-    if (action.generation != place->generation) return;
+    const size_t i = place_of(action.backend);
+    Place& place = places_[i];
+    if (action.generation != place.generation && action.kind != Action::Kind::forget) return;
     switch (action.kind) {
-        case Action::Kind::probe: return place->probes ? void() : probe(i, world_.latency());
+        case Action::Kind::probe: return place.probes ? void() : probe(i, world_.latency());
         case Action::Kind::restart:
-            world_.tally().count("restarts for stuck work");
-            expect_one_restart(*place);
-            place->restarts = true;
+            if (action.why == RestartWhy::stuck) {
+                world_.tally().count("restarts for stuck work");
+                expect_one_restart(place);
+                place.restarts = true;
+            } else {
+                world_.tally().count("restarts of ejected workers");
+            }
             break;
         case Action::Kind::stop: world_.tally().count("workers stopped"); break;
-        case Action::Kind::forget: world_.fail("asked to forget a backend that was not removed");
+        case Action::Kind::forget: return forget(i);
     }
     // Nothing that anybody waits for is lost by it.
     for (auto& loop : world_.loops())
@@ -109,7 +130,7 @@ void Fleet::act(const Action& action) {
             if (connection->is_wanted() && connection->backend() == action.backend &&
                 connection->generation() == action.generation)
                 world_.fail("asked to end process {}, which serves a request", i);
-    place->process->kill(world_.latency());
+    place.process->kill(world_.latency());
 }
 
 void Fleet::expect_one_restart(const Place& wanted) {
@@ -150,7 +171,7 @@ void Fleet::probe_answered(size_t i, uint32_t generation) {
             deliver(world_.park(), more, world_.now(), world_);
         }
     }
-    if (generation != places_[i].generation) return;
+    if (generation != places_[i].generation || places_[i].forgotten) return;
     const Process& process = *places_[i].process;
     if (process.is_up() && !process.hangs()) return tell(i, News::alive);
     tell(i, News::probe_failed);
@@ -164,7 +185,7 @@ void Fleet::start(size_t i) {
     Process& process = *place.process;
     process.start();
     place.is_over = false;
-    place.generation = process.rules().spawned ? process.life() : 1;
+    place.generation = generation(place, process.rules().spawned ? process.life() : 1);
     place.backend->set_address(place.generation, SocketAddress{});
     const Time expected =
         world_.chance().one_in(4) ? never : world_.now() + world_.chance().around(process.plan().start);
@@ -176,6 +197,7 @@ void Fleet::exited(size_t i, uint32_t generation) {
     if (generation != place.generation) return;
     place.is_over = true;
     Chance& chance = world_.chance();
+    if (place.removed_at != never) return tell(i, News::exited);
     place.gave_up = chance.one_in(100);
     if (place.gave_up && chance.one_in(2)) return tell(i, News::gave_up);
     const Duration wait = chance.around(place.process->plan().start / 4);
@@ -191,16 +213,17 @@ void Fleet::something_changes() {
     if (!world_.is_traffic_over())
         world_.add(What::something_changes, main_thread, chance.around(world_.plan().changes));
     const size_t i = chance.below(places_.size());
+    if (places_[i].forgotten) return;
     Process& process = *places_[i].process;
     const Duration a_while = chance.around(process.plan().work * 20);
     const Handle who{static_cast<uint32_t>(i), 0};
-    switch (chance.below(10)) {
+    switch (chance.below(world_.plan().set_changes ? 15 : 13)) {
         case 0: return process.kill({});
         case 1: return process.hang(a_while);
         case 2: return tell(i, News::eject, world_.now() + a_while);
         case 3:
             world_.add(What::back_in_service, main_thread, a_while, who, places_[i].generation);
-            return tell(i, News::eject);
+            return tell(i, News::unhealthy);
         case 4:  // a recycling, or an operator who changes his mind
             if (!process.rules().spawned || chance.one_in(4))
                 world_.add(What::back_in_service, main_thread, a_while, who, places_[i].generation);
@@ -209,9 +232,105 @@ void Fleet::something_changes() {
         case 6: return change_slots(i);
         case 7: return change_rules();
         case 8: return world_.change_device();
-        default: return tell(i, News::suspect);
+        case 9: return tell(i, News::suspect);
+        case 10: return process.flap(static_cast<uint32_t>(chance.between(1, 4)));
+        case 11:
+        case 12: return process.fall_sick(a_while * 2);
+        default: return change_the_set();
     }
 }
+
+// --- backends that come and go, as a name's addresses do
+
+size_t Fleet::size_of(UpstreamId pool) const {
+    return static_cast<size_t>(std::ranges::count_if(
+        places_, [&](const Place& p) { return p.process->id().upstream == pool && p.removed_at == never; }));
+}
+
+void Fleet::change_the_set() {
+    Chance& chance = world_.chance();
+    const auto pool = static_cast<UpstreamId>(chance.below(world_.plan().pools.size()));
+    const size_t size = size_of(pool);
+    if (size < 64 && (size <= 1 || chance.one_in(2))) {
+        world_.tally().count("backends added");
+        world_.add_backend(pool);
+        return launch(places_.size() - 1);
+    }
+    const size_t from = chance.below(places_.size());
+    for (size_t n = 0; n < places_.size(); ++n) {
+        const size_t i = (from + n) % places_.size();
+        if (places_[i].process->id().upstream == pool && places_[i].removed_at == never) return remove(i);
+    }
+}
+
+void Fleet::remove(size_t i) {
+    world_.say("backend {} is removed", i);
+    world_.tally().count("backends removed");
+    places_[i].removed_at = world_.now();
+    places_[i].restarts = false;
+    Wakes wakes;
+    world_.park().remove_backend(places_[i].process->id(), world_.now(), wakes);
+    deliver(world_.park(), wakes, world_.now(), world_);
+}
+
+// Nothing refers to it: no lease, and no connection but to a process that has ended.
+void Fleet::forget(size_t i) {
+    Place& place = places_[i];
+    if (place.removed_at == never) world_.fail("asked to forget process {}, which was not removed", i);
+    for (auto& loop : world_.loops())
+        for (const Connection* connection : loop->connections())
+            if (connection->process() == i && (connection->lease() || !place.is_over))
+                world_.fail("asked to forget process {}, to which a connection is open", i);
+    if (!world_.park().forget(place.process->id())) world_.fail("backend {} is not forgotten", i);
+    world_.say("backend {} is forgotten", i);
+    world_.tally().count("backends forgotten");
+    place.forgotten = true;
+}
+
+void Fleet::count_changes() {
+    for (const BackendChange& change : world_.park().changes()) {
+        using Kind = BackendChange::Kind;
+        Tally& tally = world_.tally();
+        if (change.kind == Kind::ejected) tally.count(fmt::format("ejected: {}", to_string(change.reason)));
+        if (change.kind == Kind::kept) tally.count("not ejected");
+        if (change.kind == Kind::back) tally.count("back after a probing request");
+    }
+}
+
+// --- what must be true
+
+void Fleet::expect_in_service(BackendId backend) {
+    const size_t i = place_of(backend);
+    if (places_[i].removed_at != never) world_.fail("a slot of process {} was granted after its removal", i);
+    world_.park().describe(view_, world_.now());
+    const BackendView& b = *view_of(i, view_);
+    if (b.state == BackendState::resting && b.until > world_.now())
+        world_.fail("a slot of process {} was granted while it rests", i);
+}
+
+const BackendView* Fleet::view_of(size_t process, const ParkView& view) const {
+    if (places_[process].forgotten) return nullptr;
+    const BackendId id = places_[process].process->id();
+    for (const BackendView& b : view.upstreams[static_cast<size_t>(id.upstream)].backends)
+        if (b.id == id) return &b;
+    world_.fail("the park does not show process {}", process);
+}
+
+bool Fleet::is_settled(std::string& why) {
+    world_.park().describe(view_, world_.now());
+    for (size_t i = 0; i < places_.size(); ++i) {
+        const Place& place = places_[i];
+        if (place.forgotten || place.gave_up) continue;
+        const BackendView& b = *view_of(i, view_);
+        if (place.removed_at == never && (b.unfit == Unfit::fit || b.unfit == Unfit::backup)) continue;
+        why = fmt::format("process {} is {}, {}{}", i, to_string(b.state), to_string(b.unfit),
+                          place.removed_at == never ? "" : ", and was removed");
+        return false;
+    }
+    return true;
+}
+
+// --- what an operator changes
 
 void Fleet::change_slots(size_t i) {
     Process& process = *places_[i].process;

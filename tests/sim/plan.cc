@@ -52,6 +52,26 @@ Deeds deeds_for(Chance& chance) {
     out.closes = one_of(chance, {0U, 50U, 300U, 1000U});
     out.interims = fault(chance, 100);
     out.slow_reader = fault(chance, 100);
+    out.fails = fault(chance, 100);
+    return out;
+}
+
+// Times are short and numbers small, so that a seed sees ejections, and the ends of ejections.
+std::optional<OutlierRules> outliers_for(Chance& chance, Duration work) {
+    if (chance.one_in(3)) return std::nullopt;
+    OutlierRules out;
+    out.consecutive_5xx = static_cast<uint32_t>(chance.below(5));
+    out.consecutive_gateway_errors = static_cast<uint32_t>(chance.below(4));
+    out.consecutive_local_errors = static_cast<uint32_t>(chance.below(5));
+    out.interval = work * static_cast<int64_t>(chance.between(10, 100));
+    out.base_ejection_time = work * static_cast<int64_t>(chance.between(5, 50));
+    out.max_ejection_time = out.base_ejection_time * static_cast<int64_t>(chance.between(1, 8));
+    if (chance.one_in(3)) out.ejection_jitter = work * 5;
+    out.max_ejection_percent = one_of(chance, {0U, 10U, 50U, 100U});
+    out.min_healthy = one_of(chance, {0U, 1U, 1U, 3U});
+    if (chance.one_in(3)) out.success_rate = {.stdev_factor = 1.0, .min_backends = 3, .min_requests = 5};
+    if (chance.one_in(3)) out.failure_percentage = {.threshold = 50, .min_backends = 2, .min_requests = 5};
+    out.restart_after = one_of(chance, {0U, 0U, 1U, 3U});
     return out;
 }
 
@@ -63,6 +83,7 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     out.one_by_one = chance.one_in(3);
     out.obeys = one_of(chance, {1000U, 500U, 0U});
     out.fails_to_start = fault(chance, 200);
+    out.slow_ones = fault(chance, 300);
     out.deeds = deeds_for(chance);
 
     Upstream& to = out.settings;
@@ -86,10 +107,11 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     if (chance.one_in(8)) to.circuit_breaker.max_requests = static_cast<uint32_t>(chance.between(1, 8));
     if (chance.one_in(5)) to.circuit_breaker.max_requests_per_connection = 3;
 
-    uint32_t slots = one_of(chance, {1U, 1U, 2U, 4U, 16U, 64U});
+    const bool is_fleet = chance.one_in(6);
+    uint32_t slots = is_fleet ? one_of(chance, {1U, 1U, 2U, 4U}) : one_of(chance, {1U, 1U, 2U, 4U, 16U, 64U});
     if (!has_device && chance.one_in(10)) slots = 0;  // nothing is limited
     to.concurrency = slots;
-    auto count = static_cast<uint32_t>(chance.between(1, 4));
+    auto count = static_cast<uint32_t>(is_fleet ? chance.between(1, 64) : chance.between(1, 4));
     if (out.spawned) to.workers.emplace().count = count;
     for (uint32_t i = 0; i < count; ++i) {
         BackendRules& rules = out.backends.emplace_back();
@@ -103,6 +125,7 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     out.rules = rules_of(to);
     out.rules.balancing = one_of(
         chance, {Balancing::least_busy, Balancing::round_robin, Balancing::random_two, Balancing::first});
+    out.rules.outlier = outliers_for(chance, out.work);
     return out;
 }
 
@@ -145,7 +168,8 @@ Plan::Plan(uint64_t seed) : chance(seed) {
     wakes.delay = one_of<Duration>(chance, {1us, 100us, 5ms});
     wakes.lost = fault(chance, 100);
     wakes.doubled = fault(chance, 200);
-    if (!chance.one_in(3)) changes = chance.between(20ms, 2s);
+    if (!chance.one_in(3)) changes = chance.between(5ms, 500ms);
+    set_changes = chance.one_in(2);
     if (chance.one_in(5)) drains_at = static_cast<uint32_t>(chance.between(requests / 2, requests));
 
     config.limits.memory = one_of<uint64_t>(chance, {1 * MiB, 8 * MiB, 64 * MiB, 64 * MiB, 64 * MiB});

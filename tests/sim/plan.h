@@ -22,6 +22,7 @@ struct Deeds {
     uint32_t closes = 0;       // after its answer
     uint32_t interims = 0;     // sends some first
     uint32_t slow_reader = 0;  // of the request's body
+    uint32_t fails = 0;        // answers with a 5xx
 };
 
 struct PoolPlan {
@@ -34,6 +35,7 @@ struct PoolPlan {
     Duration work{};              // mean time of an answer
     Duration start{};             // mean time until a worker is ready
     uint32_t fails_to_start = 0;  // of a thousand starts
+    uint32_t slow_ones = 0;       // of a thousand processes: take many times as long
     Deeds deeds;
     uint64_t capacity = 0;  // requests a second
 };
@@ -78,8 +80,9 @@ struct Plan {
     ClientsPlan clients;
     WirePlan wire;
     WakePlan wakes;
-    Duration changes{};      // mean time between two changes from outside; 0: none
-    uint32_t drains_at = 0;  // after so many requests; 0: never
+    Duration changes{};        // mean time between two changes from outside; 0: none
+    bool set_changes = false;  // backends are among what changes: they come and go
+    uint32_t drains_at = 0;    // after so many requests; 0: never
 };
 
 }  // namespace penstock::sim

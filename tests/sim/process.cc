@@ -11,7 +11,10 @@ using Phase = Work::Phase;
 using Deed = Work::Deed;
 
 Process::Process(World& world, const PoolPlan& plan, BackendId id, const BackendRules& rules, uint32_t number)
-    : world_(world), plan_(plan), id_(id), number_(number), rules_(rules), allowed_(rules.slots) {}
+    : world_(world), plan_(plan), id_(id), number_(number), rules_(rules), allowed_(rules.slots) {
+    Chance& chance = world.chance();
+    if (chance.in_thousand(plan.slow_ones)) slowness_ = static_cast<uint32_t>(chance.between(2, 20));
+}
 
 uint32_t Process::wanted() const {
     if (rules_.spawned) return at_work_;
@@ -48,9 +51,20 @@ void Process::hang(Duration how_long) {
     world_.add(What::process_wakes_up, outside, how_long, {number_, 0}, life_);
 }
 
+void Process::fall_sick(Duration how_long) { sick_until_ = world_.now() + how_long; }
+
+void Process::flap(uint32_t times) {
+    flaps_ = times;
+    kill({});
+}
+
 void Process::is_up(uint32_t life) {
     if (life != life_ || state_ != State::starting) return;
     state_ = State::up;
+    if (flaps_ > 0) {
+        --flaps_;
+        kill(world_.chance().around(plan_.start));
+    }
     if (rules_.spawned) world_.add(What::worker_is_up, main_thread, world_.latency(), {number_, 0}, life_);
 }
 
@@ -190,8 +204,9 @@ void Process::begin(Wire& wire) {
     answer.kind = chance.one_in(3)    ? BodyKind::chunked
                   : chance.one_in(12) ? BodyKind::until_close
                                       : BodyKind::length;
-    answer.status = chance.one_in(20) ? 500 : 200;
-    if (chance.one_in(30)) {
+    const bool fails = sick_until_ > world_.now() || chance.in_thousand(deeds.fails);
+    answer.status = fails ? static_cast<uint16_t>(chance.between(500, 504)) : 200;
+    if (!fails && chance.one_in(30)) {
         answer.status = 204;
         answer.kind = BodyKind::none;
         answer.length = work.goes_wrong_at = 0;
@@ -204,7 +219,7 @@ void Process::begin(Wire& wire) {
 
 void Process::think(Wire& wire) {
     wire.work.phase = Phase::thinking;
-    again(wire, world_.chance().around(plan_.work));
+    again(wire, world_.chance().around(plan_.work * slowness_));
 }
 
 void Process::shut_by_us(Wire& wire) {

@@ -21,6 +21,7 @@ class Process {
     Process(World& world, const PoolPlan& plan, BackendId id, const BackendRules& rules, uint32_t number);
 
     BackendId id() const { return id_; }
+    uint32_t number() const { return number_; }
     const PoolPlan& plan() const { return plan_; }
     const BackendRules& rules() const { return rules_; }
     bool is_up() const { return state_ == State::up; }
@@ -33,6 +34,8 @@ class Process {
     void start();  // or tries to
     void kill(Duration after);
     void hang(Duration how_long);
+    void fall_sick(Duration how_long);  // answers everything with a 5xx
+    void flap(uint32_t times);          // dies soon after each of the next starts
     void set_rules(const BackendRules& rules);
     // Fewer slots evict nobody: until the park has come down to them, what there was before is allowed.
     bool is_above_slots() const { return rules_.slots && allowed_ > rules_.slots; }
@@ -69,6 +72,9 @@ class Process {
     BackendRules rules_;
     State state_ = State::gone;
     bool hung_ = false;
+    Time sick_until_{};
+    uint32_t flaps_ = 0;
+    uint32_t slowness_ = 1;  // times what others take
     uint32_t life_ = 0;
     uint32_t at_work_ = 0;
     uint32_t allowed_;

@@ -102,6 +102,10 @@ void SimLoop::trim() {
     }
 }
 
+const Client& SimLoop::client_of(const Exchange& exchange) const {
+    return **std::ranges::find_if(clients_, [&](const Client* c) { return c->exchange() == &exchange; });
+}
+
 void SimLoop::free(Client* client) {
     take_out(clients_, client);
     client_slab_.free(client);

@@ -42,19 +42,14 @@ void World::build() {
     Wakes wakes;
     for (const PoolPlan& pool : plan_.pools) {
         UpstreamId id = park_.add_upstream(pool.rules);
-        auto& upstream = *upstreams_.emplace_back(
+        upstreams_.push_back(
             std::make_unique<LiveUpstream>(pool.settings, id, book_.upstream(pool.settings.name)));
         const Upstream& s = pool.settings;
         say("{}: {} {} of {} slots, queue {} for {:.3f} s, max_connections {} max_requests {}", s.name,
             pool.backends.size(), pool.spawned ? "workers" : "servers", s.concurrency, s.queue.size,
             seconds(s.queue.timeout), s.circuit_breaker.max_connections, s.circuit_breaker.max_requests);
-        for (const BackendRules& rules : pool.backends) {
-            BackendId backend = park_.add_backend(id, rules, now_, wakes);
-            auto number = static_cast<uint32_t>(processes_.size());
-            Backend& added = upstream.add_backend(fmt::format("{}/{}", pool.settings.name, number), backend);
-            added.requests_per_connection = pool.settings.circuit_breaker.max_requests_per_connection;
-            fleet_.add(processes_.emplace_back(*this, pool, backend, rules, number), added);
-        }
+        numbers_.emplace_back();
+        for (const BackendRules& rules : pool.backends) add_backend(id, rules, wakes);
     }
     std::vector<LiveUpstream*> upstreams;
     for (auto& upstream : upstreams_) upstreams.push_back(upstream.get());
@@ -64,6 +59,25 @@ void World::build() {
     deliver(park_, wakes, now_, *this);
     fleet_.start_all();
     invite(chance().around(plan_.clients.patience));
+}
+
+void World::add_backend(UpstreamId id, const BackendRules& rules, Wakes& wakes) {
+    const auto at = static_cast<size_t>(id);
+    const PoolPlan& pool = plan_.pools[at];
+    const BackendId backend = park_.add_backend(id, rules, now_, wakes);
+    const auto number = static_cast<uint32_t>(processes_.size());
+    numbers_[at].resize(std::max<size_t>(numbers_[at].size(), backend.index + 1U));
+    numbers_[at][backend.index] = number;
+    Backend& added = upstreams_[at]->add_backend(fmt::format("{}/{}", pool.settings.name, number), backend);
+    added.requests_per_connection = pool.settings.circuit_breaker.max_requests_per_connection;
+    fleet_.add(processes_.emplace_back(*this, pool, backend, rules, number), added);
+}
+
+void World::add_backend(UpstreamId pool) {
+    Wakes wakes;
+    const auto& like = plan_.pools[static_cast<size_t>(pool)].backends;
+    add_backend(pool, like[chance().below(like.size())], wakes);
+    deliver(park_, wakes, now_, *this);
 }
 
 // --- time
@@ -85,9 +99,22 @@ void World::run() {
     for (auto& loop : loops_)
         if (loop->data().draining() && !loop->data().finished())
             fail("loop {} has drained, and does not say so", loop->number());
+    settle();
     // A device may stay at work for what we gave up at another's server; all else is over.
     for (const Process& process : processes_)
         if (process.rules().spawned && process.wanted() > 0) fail("a worker is still at work");
+}
+
+// Nobody comes any more and nobody breaks anything: whatever was ejected, suspected, drained or restarted
+// comes back, and what was removed is forgotten.
+void World::settle() {
+    const Time latest = now_ + 400s;  // no rest is longer than five minutes
+    std::string why;
+    while (!fleet_.is_settled(why)) {
+        if (now_ > latest) fail("all is quiet, and {}", why);
+        step();
+        audit_.after_step();
+    }
 }
 
 bool World::is_traffic_over() const {
@@ -185,12 +212,7 @@ void World::free_later(const Wire& wire) {
     if (wire.is_unused()) add(What::bytes_for_worker, outside, {}, handle(wire));
 }
 
-size_t World::number_of(BackendId id) const {
-    size_t number = id.index;
-    for (size_t pool = 0; pool < static_cast<size_t>(id.upstream); ++pool)
-        number += plan_.pools[pool].backends.size();
-    return number;
-}
+size_t World::number_of(BackendId id) const { return numbers_[static_cast<size_t>(id.upstream)][id.index]; }
 
 void World::wake(const Wake& wake) {
     const WakePlan& habits = plan_.wakes;

@@ -46,7 +46,8 @@ class World final : public Post {
     Fleet& fleet() { return fleet_; }
     std::deque<Process>& processes() { return processes_; }
     std::vector<std::unique_ptr<SimLoop>>& loops() { return loops_; }
-    size_t number_of(BackendId id) const;  // of its process
+    size_t number_of(BackendId id) const;  // of its process, the latest to have it
+    void add_backend(UpstreamId pool);     // another one, at run time
 
     Duration latency() { return chance().around(plan_.wire.latency); }
     void add(What what, Where where, Duration after, Handle who = {}, uint32_t value = 0);
@@ -85,6 +86,8 @@ class World final : public Post {
 
   private:
     void build();
+    void add_backend(UpstreamId pool, const BackendRules& rules, Wakes& wakes);
+    void settle();
     void step();
     void happen(const Event& event);
     void invite(Duration gap);
@@ -106,6 +109,7 @@ class World final : public Post {
     Shared shared_;
     Slab<Wire> wires_;
     std::deque<Process> processes_;
+    std::vector<std::vector<size_t>> numbers_;  // of processes, by upstream and index
     Fleet fleet_;
     std::vector<std::unique_ptr<SimLoop>> loops_;
     Audit audit_;
