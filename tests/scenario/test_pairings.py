@@ -13,7 +13,7 @@ from lib.certificates import Authority
 from lib.pairs import PairBackend, PairClient, is_h2, over_tls, pattern
 from lib.wire import eventually
 
-fronts = ("h1",)
+fronts = ("h1", "h2c")
 backs = ("h1", "h2c")
 
 sizes = {"0 B": 0, "1 B": 1, "64 KiB": 64 << 10, "10 MiB": 10 << 20}

@@ -26,6 +26,11 @@ from lib import patience
 from lib.wire import Cut, TooSlow
 
 
+# RFC 9113 6.8: streams up to the last one named go on. h2 takes a GOAWAY for the end.
+for side in (h2.connection.ConnectionState.CLIENT_OPEN, h2.connection.ConnectionState.SERVER_OPEN):
+    h2.connection.H2ConnectionStateMachine._transitions[side, h2.connection.ConnectionInputs.RECV_GOAWAY] = (None, side)
+
+
 class H2Wire:
     """A connection, its h2 state, and the bytes between them."""
 
@@ -35,7 +40,9 @@ class H2Wire:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(
             client_side=client_side, header_encoding="utf-8", validate_outbound_headers=validate,
             normalize_outbound_headers=validate, validate_inbound_headers=True))
-        self.h2.local_settings.update(settings or {})
+        # Not update(): that would take effect here, and never be said.
+        known = dict(self.h2.local_settings)
+        self.h2.local_settings = h2.settings.Settings(client=client_side, initial_values={**known, **(settings or {})})
         self.ended = None           # None | "eof" | "reset"
         self.goaway = None          # (last stream id, error code)
         self.h2.initiate_connection()
