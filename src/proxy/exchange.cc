@@ -101,8 +101,9 @@ void Exchange::enter(Time now) {
                             response_certain_bytes))
         return answer(Cause::memory_full, now);
     send_continue = request.framing.expect_continue;
-    // Where slots are limited, a slow uploader must hold neither a slot nor a place in the queue.
-    collected_ = upstream_->is_limited();
+    // Where slots are limited, a slow uploader must hold neither a slot nor a place in the queue. And where
+    // requests in flight are counted, none is to be begun that may not come whole: no end of it proves anything.
+    collected_ = upstream_->is_limited() || ticket_.units;
     step_ = Step::collecting;
     client_->wake(now);  // it may fill the body from here on
 }
