@@ -19,8 +19,11 @@ class ServerProbe final : public Task {
           address_(std::move(address)),
           probe_(fleet.loop_, *this),
           again_(*this) {}
+    ~ServerProbe() { Task::unlink(); }
 
     BackendId backend() const { return backend_; }
+    const LiveUpstream& upstream() const { return upstream_; }
+    const Address& address() const { return address_; }
 
     void start(uint32_t generation, Time now) {
         generation_ = generation;
@@ -62,14 +65,16 @@ class ServerProbe final : public Task {
     bool told_alive_ = false;
 };
 
-Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, Task& stopped)
+Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, const ResolverSettings& resolver,
+             Task& stopped)
     : loop_(loop),
       park_(park),
       post_(post),
       book_(book),
       stopped_(stopped),
       supervisor_(loop, *this),
-      tick_(*this) {
+      tick_(*this),
+      discovery_(loop, *this, resolver) {
     loop_.turn().mark(*this);
 }
 
@@ -79,16 +84,6 @@ Result<> Fleet::add(const Upstream& settings) {
     UpstreamId id = park_.add_upstream(rules_of(settings));
     auto& upstream =
         *upstreams_.emplace_back(std::make_unique<LiveUpstream>(settings, id, book_.upstream(settings.name)));
-    Wakes wakes;
-    Time now = loop_.now();
-    auto add_backend = [&](std::string name, BackendRules rules) -> Backend& {
-        rules.identity = backend_identity(settings.balance, name);
-        BackendId backend = park_.add_backend(id, rules, now, wakes);
-        Backend& added = upstream.add_backend(std::move(name), backend);
-        added.spawned = rules.spawned;
-        added.requests_per_connection = settings.circuit_breaker.max_requests_per_connection;
-        return added;
-    };
     if (settings.workers) {
         auto first = supervisor_.add(settings.name, *settings.workers);
         if (!first)
@@ -97,26 +92,88 @@ Result<> Fleet::add(const Upstream& settings) {
             BackendRules rules;
             rules.slots = settings.concurrency;
             rules.spawned = true;
-            Backend& backend = add_backend(fmt::format("{}/{}", settings.name, i), rules);
-            places_.push_back({&upstream, backend.id()});
+            auto backend = add_backend(upstream, fmt::format("{}/{}", settings.name, i), rules);
+            if (!backend) return failure(backend.error().message);
+            places_.push_back({&upstream, (*backend)->id()});
         }
     }
     for (const Server& server : settings.servers) {
+        if (server.address.kind == Address::Kind::name) {
+            if (auto added = discovery_.add(upstream, server); !added) return added;
+            continue;
+        }
         auto address = socket_address(server.address);
         if (!address) return failure(fmt::format("upstreams.{}: {}", settings.name, address.error().message));
-        BackendRules rules;
-        rules.slots = server.concurrency;
-        rules.weight = server.weight;
-        rules.max_connections = server.max_connections;
-        rules.backup = server.backup;
-        Backend& backend = add_backend(server.address.text, rules);
-        backend.set_address(1, *address);
-        probes_.push_back(std::make_unique<ServerProbe>(*this, upstream, backend.id(), server.address));
-        tell(backend.id(), {BackendNews::Event::starting, 1, now, {}});
-        tell(backend.id(), {.event = BackendNews::Event::ready, .generation = 1, .warm = true});
+        if (auto added = add_server(upstream, server, *address, true); !added)
+            return failure(added.error().message);
     }
-    deliver(park_, wakes, now, post_);
     return {};
+}
+
+Result<Backend*> Fleet::add_backend(LiveUpstream& upstream, std::string name, BackendRules rules) {
+    const Time now = loop_.now();
+    if (!park_.has_place(upstream.id(), now))
+        return failure(
+            fmt::format("upstream {} has no place for {}: at most {} backends, and one that is gone "
+                        "keeps its place for a minute",
+                        upstream.name(), name, max_backends));
+    Wakes wakes;
+    rules.identity = backend_identity(upstream.settings.balance, name);
+    const BackendId id = park_.add_backend(upstream.id(), rules, now, wakes);
+    Backend& added = upstream.add_backend(std::move(name), id);
+    added.spawned = rules.spawned;
+    added.requests_per_connection = upstream.settings.circuit_breaker.max_requests_per_connection;
+    deliver(park_, wakes, now, post_);
+    return &added;
+}
+
+Result<BackendId> Fleet::add_server(LiveUpstream& upstream, const Server& server,
+                                    const SocketAddress& address, bool warm) {
+    const Result<Address> place = parse_address(address.text());
+    if (!place) return failure(place.error().message);
+    for (auto& probe : probes_)
+        if (&probe->upstream() == &upstream && probe->address() == *place &&
+            !upstream.backend(probe->backend()).leaving)
+            return failure(fmt::format("{} is a backend already", place->text));
+    BackendRules rules;
+    rules.slots = server.concurrency;
+    rules.weight = server.weight;
+    rules.max_connections = server.max_connections;
+    rules.backup = server.backup;
+    auto added = add_backend(upstream, place->text, rules);
+    if (!added) return failure(added.error().message);
+    Backend& backend = **added;
+    const uint32_t generation = backend.first_generation;
+    backend.set_address(generation, address);
+    probes_.push_back(std::make_unique<ServerProbe>(*this, upstream, backend.id(), *place));
+    tell(backend.id(),
+         {.event = BackendNews::Event::starting, .generation = generation, .until = loop_.now()});
+    tell(backend.id(), {.event = BackendNews::Event::ready, .generation = generation, .warm = warm});
+    return backend.id();
+}
+
+Result<BackendId> Fleet::expect_server(LiveUpstream& upstream, const Server& server, Time until) {
+    auto added = add_backend(upstream, server.address.text, {.slots = 1, .backup = server.backup});
+    if (!added) return failure(added.error().message);
+    const uint32_t generation = (*added)->first_generation;
+    tell((*added)->id(), {.event = BackendNews::Event::starting, .generation = generation, .until = until});
+    return (*added)->id();
+}
+
+void Fleet::gave_up(LiveUpstream& upstream, BackendId id) {
+    tell(id, {.event = BackendNews::Event::gave_up, .generation = upstream.backend(id).first_generation});
+}
+
+void Fleet::remove_server(LiveUpstream& upstream, BackendId id) {
+    upstream.backend(id).leaving = true;
+    Wakes wakes;
+    park_.remove_backend(id, loop_.now(), wakes);
+    deliver(park_, wakes, loop_.now(), post_);
+}
+
+void Fleet::forget(BackendId id) {
+    if (!park_.forget(id)) return;
+    std::erase_if(probes_, [&](const auto& probe) { return probe->backend() == id; });
 }
 
 std::vector<LiveUpstream*> Fleet::upstreams() const {
@@ -145,6 +202,7 @@ void Fleet::run(Time now) {
 }
 
 void Fleet::act(const Action& action, Time now) {
+    if (action.kind == Action::Kind::forget) return forget(action.backend);
     for (auto& probe : probes_)
         if (probe->backend() == action.backend) {
             if (action.kind == Action::Kind::probe) probe->start(action.generation, now);
@@ -165,7 +223,7 @@ void Fleet::act(const Action& action, Time now) {
         }
         case Action::Kind::restart: return worker.restart_by_force(action.generation);
         case Action::Kind::stop: return worker.drained(action.generation);
-        case Action::Kind::forget: return;  // nothing is removed yet while we run
+        case Action::Kind::forget: return;
     }
 }
 
@@ -219,6 +277,16 @@ void Fleet::describe_workers(Status& status) {
     }
 }
 
+// One that comes back while it still drains is there twice, and shown once.
+static void show(std::vector<BackendStatus>& backends, BackendStatus&& one, bool leaving) {
+    auto known = std::ranges::find(backends, one.name, &BackendStatus::name);
+    if (known == backends.end()) return backends.push_back(std::move(one));
+    BackendStatus& older = *known;
+    one.in_flight = older.in_flight += one.in_flight;
+    one.connections = older.connections += one.connections;
+    if (!leaving) older = std::move(one);
+}
+
 void Fleet::describe(Status& status, Time now) {
     ParkView view;
     park_.describe(view, now);
@@ -233,7 +301,7 @@ void Fleet::describe(Status& status, Time now) {
         to.abandoned = from.abandoned;
         for (const BackendView& b : from.backends) {
             const Backend& backend = upstream.backend(b.id);
-            BackendStatus& out = to.backends.emplace_back();
+            BackendStatus out;
             out.name = backend.name();
             out.address = backend.address_text();
             out.state = to_string(b.state);
@@ -242,9 +310,11 @@ void Fleet::describe(Status& status, Time now) {
             out.slots = b.slots;
             out.in_flight = b.used;
             out.connections = b.dialing + b.busy + b.idle + b.closing;
+            show(to.backends, std::move(out), backend.leaving);
         }
     }
     describe_workers(status);
+    discovery_.describe(status);
 }
 
 }  // namespace penstock

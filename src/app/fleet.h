@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "app/discovery.h"
 #include "app/status.h"
 #include "base/error.h"
 #include "net/loop.h"
@@ -22,10 +23,17 @@ class ServerProbe;
 class Fleet final : public Task, WorkerEvents {
   public:
     // `stopped` is marked when shut_down() is through.
-    Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, Task& stopped);
+    Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, const ResolverSettings& resolver,
+          Task& stopped);
     ~Fleet();
 
     Result<> add(const Upstream& settings);
+    // Servers come and go while we run. A server that is `warm` needs no slow start.
+    Result<BackendId> add_server(LiveUpstream&, const Server&, const SocketAddress&, bool warm);
+    void remove_server(LiveUpstream&, BackendId);
+    // Stands for one whose address is not known yet: its upstream is Coming until then, or until it gave up.
+    Result<BackendId> expect_server(LiveUpstream&, const Server&, Time until);
+    void gave_up(LiveUpstream&, BackendId);
     void start_workers() { supervisor_.start(); }
     void shut_down();  // of the workers
     bool is_stopped() const { return is_stopped_; }
@@ -46,7 +54,9 @@ class Fleet final : public Task, WorkerEvents {
     void worker_news(WorkerId worker, const BackendNews& news, const Address& address) override;
     uint64_t requests_of(WorkerId worker, uint32_t generation) override;
     void workers_stopped() override;
+    Result<Backend*> add_backend(LiveUpstream&, std::string name, BackendRules);
     void act(const Action& action, Time now);
+    void forget(BackendId);
     void describe_workers(Status& status);
 
     Loop& loop_;
@@ -60,6 +70,7 @@ class Fleet final : public Task, WorkerEvents {
     std::vector<Place> places_;  // by WorkerId
     bool is_stopped_ = false;
     Deadline tick_;
+    Discovery discovery_;
 };
 
 }  // namespace penstock

@@ -108,6 +108,21 @@ void add_backends(Families& out, const UpstreamStatus& upstream) {
     }
 }
 
+void add_names(Families& out, const UpstreamStatus& upstream) {
+    for (const NameStatus& name : upstream.names) {
+        out.gauge("penstock_resolved_addresses", "Addresses that a server's name has.",
+                  {{"upstream", upstream.name}, {"name", name.name}},
+                  static_cast<double>(name.addresses.size()));
+        constexpr std::string_view help = "Look-ups of a server's name.";
+        out.counter("penstock_resolutions_total", help,
+                    {{"upstream", upstream.name}, {"name", name.name}, {"result", "found"}},
+                    static_cast<double>(name.found));
+        out.counter("penstock_resolutions_total", help,
+                    {{"upstream", upstream.name}, {"name", name.name}, {"result", "failed"}},
+                    static_cast<double>(name.failed));
+    }
+}
+
 void add_workers(Families& out, const UpstreamStatus& upstream) {
     if (upstream.workers.empty()) return;
     for (const WorkerStatus& worker : upstream.workers) {
@@ -165,6 +180,7 @@ void add_status(Families& out, const Status& status) {
         out.gauge("penstock_abandoned_in_flight",
                   "Work that holds a slot and that nobody waits for any more.", name, upstream.abandoned);
         add_backends(out, upstream);
+        add_names(out, upstream);
         add_workers(out, upstream);
     }
 }

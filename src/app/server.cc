@@ -106,7 +106,7 @@ RunningServer::RunningServer(const Config& config)
       park_(config.threads, std::random_device{}()),
       memory_(config.limits.memory, config.threads),
       shared_{park_, *this, memory_, book_, nullptr},
-      fleet_(loop_, park_, *this, book_, *this),
+      fleet_(loop_, park_, *this, book_, config.resolver, *this),
       pages_(book_.series(), *this),
       drained_by_(*this) {
     loop_.take_wakes(this);

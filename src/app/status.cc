@@ -30,6 +30,14 @@ Json json_of(const WorkerStatus& w) {
             {"rss_bytes", w.rss_bytes}};
 }
 
+Json json_of(const NameStatus& n) {
+    return {{"name", n.name},
+            {"addresses", n.addresses},
+            {"found", n.found},
+            {"failed", n.failed},
+            {"failure", n.failure}};
+}
+
 Json json_of(const UpstreamStatus& u) {
     Json backends = Json::array(), workers = Json::array(), exits = Json::object();
     for (auto& backend : u.backends) backends.push_back(json_of(backend));
@@ -41,6 +49,7 @@ Json json_of(const UpstreamStatus& u) {
                    {"abandoned", u.abandoned},
                    {"backends", backends},
                    {"workers", workers}};
+    for (auto& name : u.names) result["names"].push_back(json_of(name));
     if (!u.workers.empty()) {
         result["worker_starts"] = u.worker_starts;
         result["worker_exits"] = exits;

@@ -38,6 +38,14 @@ struct ExitCount {
     uint64_t count = 0;
 };
 
+// A server that is given by name.
+struct NameStatus {
+    std::string name{};
+    std::vector<std::string> addresses{};
+    uint64_t found = 0, failed = 0;  // look-ups
+    std::string failure{};           // of the last one; empty: it was found
+};
+
 struct UpstreamStatus {
     std::string name;
     std::string serving;  // serving coming none
@@ -48,6 +56,7 @@ struct UpstreamStatus {
     } queue;
     uint32_t abandoned = 0;
     std::vector<BackendStatus> backends;
+    std::vector<NameStatus> names;
     std::vector<WorkerStatus> workers;
     uint64_t worker_starts = 0;
     std::vector<ExitCount> worker_exits;

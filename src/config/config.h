@@ -61,6 +61,15 @@ struct Limits {
     bool operator==(const Limits&) const = default;
 };
 
+// Who is asked for the addresses of servers that are given by name.
+struct ResolverSettings {
+    std::vector<Address> nameservers;  // none: those of /etc/resolv.conf
+    Duration timeout = 2s;             // of each attempt
+    uint32_t attempts = 2;
+
+    bool operator==(const ResolverSettings&) const = default;
+};
+
 enum class LogFormat : uint8_t { json, combined, off };
 
 struct AccessLog {
@@ -376,6 +385,7 @@ struct Config {
     Limits limits;
     std::vector<Network> trusted_proxies;  // 127.0.0.0/8 and ::1
     AccessLog access_log;
+    ResolverSettings resolver;
     std::vector<Upstream> upstreams;  // in the order of the file
     std::vector<Device> devices;
     std::vector<Route> routes;  // never empty once loaded; a single upstream without routes gets one for all

@@ -113,6 +113,24 @@ void read_access_log(Section& s, AccessLog& out) {
              {{"json", LogFormat::json}, {"combined", LogFormat::combined}, {"off", LogFormat::off}});
 }
 
+void read_resolver(Section& s, ResolverSettings& out) {
+    s.list("nameservers", "[10.0.0.2, \"127.0.0.1:5353\"]", [&out](const Value& item) {
+        auto text = item.text();
+        if (!text) return;
+        const bool is_bare =
+            parse_network(*text) && text->find('/') == text->npos;  // an address without port
+        const bool is_v6 = text->find(':') != text->npos;
+        auto address = parse_address(!is_bare ? *text : is_v6 ? "[" + *text + "]:53" : *text + ":53");
+        if (!address) return item.error(address.error().message);
+        if (address->kind == Address::Kind::unix || address->kind == Address::Kind::name)
+            return item.error(
+                fmt::format("\"{}\" is no IP address; write one, with a port where it is not 53", *text));
+        out.nameservers.push_back(*address);
+    });
+    s.duration("timeout", out.timeout, 1ms);
+    s.number("attempts", out.attempts, 1, 100);
+}
+
 void read_device(Section& s, Device& out) {
     if (auto value = s.value("gpu")) {
         if (auto gpu = value->text()) {
@@ -148,6 +166,7 @@ void read_config(Section& s, Config& out) {
     s.list("trusted_proxies", "[127.0.0.0/8, \"::1\"]", [&out](const Value& item) {
         if (auto network = item.network()) out.trusted_proxies.push_back(*network);
     });
+    s.section("resolver", [&out](Section& inner) { read_resolver(inner, out.resolver); });
     s.section("access_log", [&out](Section& inner) { read_access_log(inner, out.access_log); });
     s.named("upstreams", [&out](const std::string& name, const Value& value) {
         Upstream& upstream = out.upstreams.emplace_back();

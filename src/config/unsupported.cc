@@ -28,19 +28,7 @@ void of_listener(const Listen& listen, const std::string& path, Refusals& out) {
     if (listen.tls) out.add(path + ".tls", "TLS is");
 }
 
-void of_server(const Server& server, const std::string& path, Refusals& out) {
-    if (server.address.kind == Address::Kind::name) {
-        std::string right = server.address.host == "localhost"
-                                ? fmt::format("write 127.0.0.1:{}", server.address.port)
-                                : fmt::format("write the IP address of {}", server.address.host);
-        out.add(path + ".address", "a host name is", right);
-    }
-}
-
 void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
-    for (size_t i = 0; i < upstream.servers.size(); ++i) {
-        of_server(upstream.servers[i], fmt::format("{}.servers[{}]", path, i), out);
-    }
     if (upstream.tls) out.add(path + ".tls", "TLS to backends is");
     if (upstream.outlier_detection) out.add(path + ".outlier_detection", "outlier detection is");
     if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");

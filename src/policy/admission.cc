@@ -114,6 +114,11 @@ UpstreamId Park::add_upstream(const UpstreamRules& rules) {
     return state_->add_upstream(rules);
 }
 
+bool Park::has_place(UpstreamId id, Time now) {
+    const Hold hold(mutex_, *state_, now, nullptr);
+    return state_->free_place(state_->upstream(id)) < max_backends;
+}
+
 BackendId Park::add_backend(UpstreamId id, const BackendRules& rules, Time now, Wakes& wakes) {
     const Hold hold(mutex_, *state_, now, &wakes);
     return state_->add_backend(id, rules);

@@ -130,6 +130,7 @@ class Park {
     // --- The main thread.
 
     UpstreamId add_upstream(const UpstreamRules&);
+    bool has_place(UpstreamId, Time now);                                      // for one more backend
     BackendId add_backend(UpstreamId, const BackendRules&, Time now, Wakes&);  // Down; news bring it up
     DeviceId add_device(uint32_t slots);
     // Live: what was lowered evicts nobody, what was raised is used at once.

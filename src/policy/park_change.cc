@@ -34,11 +34,16 @@ UpstreamId ParkState::add_upstream(const UpstreamRules& rules) {
     return u.id;
 }
 
-BackendId ParkState::add_backend(UpstreamId id, const BackendRules& rules) {
-    ParkUpstream& u = upstream(id);
+size_t ParkState::free_place(const ParkUpstream& u) const {
     size_t index = 0;
     while (index < u.backends.size() && (u.backends[index] || u.forgotten_at[index] + number_rests > now))
         ++index;
+    return index;
+}
+
+BackendId ParkState::add_backend(UpstreamId id, const BackendRules& rules) {
+    ParkUpstream& u = upstream(id);
+    const size_t index = free_place(u);
     assert(index < max_backends);
     if (index == u.backends.size()) {
         u.backends.emplace_back();

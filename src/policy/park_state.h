@@ -208,6 +208,7 @@ struct ParkState {
     uint32_t cap(const ParkBackend&) const;    // its slots now; 0: no limit
     uint32_t share(const ParkBackend&) const;  // its weight now, x 256
     UpstreamId add_upstream(const UpstreamRules&);
+    size_t free_place(const ParkUpstream&) const;
     BackendId add_backend(UpstreamId, const BackendRules&);
     DeviceId add_device(uint32_t slots);
     void set_rules(ParkUpstream&, const UpstreamRules&);

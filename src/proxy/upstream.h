@@ -42,6 +42,7 @@ class Backend {
     uint64_t identity() const { return identity_; }  // what sticky cookies call it
     const uint32_t first_generation;                 // beyond those of who had this id before
     uint32_t requests_per_connection = 0;            // 0: no limit
+    bool leaving = false;                            // removed: it only ends what it has. Main thread
     bool spawned = false;                            // a worker of ours
 
     // The address of this generation; nothing where that one is over. Taken for each dial, under a small lock

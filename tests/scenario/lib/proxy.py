@@ -21,7 +21,7 @@ broken = re.compile(r"AddressSanitizer|LeakSanitizer|ThreadSanitizer|UndefinedBe
                     r"|[Aa]ssert(ion)?\b.*fail|terminate called|pure virtual", re.M)
 
 top_level = {"listen", "admin", "threads", "limits", "trusted_proxies", "access_log", "upstreams", "devices", "routes",
-             "rate_limits"}
+             "rate_limits", "resolver"}
 
 
 def program():

@@ -120,11 +120,6 @@ upstreams:
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
 )") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
-       "p.yaml:6:15: upstreams.a.servers[0].address: a host name is not supported by this version; write "
-       "127.0.0.1:80\n"
-       "p.yaml:6:30: upstreams.a.servers[1].address: a host name is not supported by this version; write the "
-       "IP "
-       "address of triton\n"
        "p.yaml:8:5: upstreams.a.tls: TLS to backends is not supported by this version; leave it out\n"
        "p.yaml:10:5: upstreams.a.outlier_detection: outlier detection is not supported by this version; "
        "leave it "

@@ -101,6 +101,10 @@ TEST_CASE("an unknown key is refused with the nearest known one, else with all o
     CHECK(errors_of(beside("listn: []")) == "p.yaml:1:1: listn: unknown key; did you mean listen?\n");
     CHECK(errors_of(with_server("queue: {tiemout: 1s}")) ==
           "p.yaml:1:49: upstreams.a.queue.tiemout: unknown key; did you mean timeout?\n");
+    CHECK(errors_of(beside("resolver: {nameservers: [dns.test:53]}")) ==
+          "p.yaml:1:26: resolver.nameservers[0]: \"dns.test:53\" is no IP address; write one, with a port "
+          "where "
+          "it is not 53\n");
     CHECK(errors_of(beside("access_log: {colour: red}")) ==
           "p.yaml:1:14: access_log.colour: unknown key; known here: path, format\n");
     CHECK(errors_of(beside("listen: [{address: \"127.0.0.1:1\", prot: [http1]}]")) ==

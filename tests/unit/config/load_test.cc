@@ -336,6 +336,19 @@ TEST_CASE("a balance can be sticky by a cookie of ours") {
     CHECK(up.balance.patience == 1s);
 }
 
+TEST_CASE("a nameserver is an IP address, with or without its port") {
+    Config config =
+        load_text("resolver: {nameservers: [10.0.0.2, \"::1\", 127.0.0.1:5353], timeout: 1s, attempts: 3}\n" +
+                  std::string(beside("")))
+            .config;
+    REQUIRE(config.resolver.nameservers.size() == 3);
+    CHECK(config.resolver.nameservers[0].text == "10.0.0.2:53");
+    CHECK(config.resolver.nameservers[1].text == "[::1]:53");
+    CHECK(config.resolver.nameservers[2].text == "127.0.0.1:5353");
+    CHECK(config.resolver.timeout == 1s);
+    CHECK(config.resolver.attempts == 3);
+}
+
 TEST_CASE("max_connections of a server limits it, and so its upstream has slots") {
     Upstream up = upstream("upstreams: {a: {servers: [{address: 10.0.0.1:80, max_connections: 3}]}}");
     CHECK(up.servers[0].max_connections == 3);
