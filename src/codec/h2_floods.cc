@@ -17,7 +17,7 @@ constexpr Allowance allowances[] = {
     // A user who leaves a page cancels what it had open: a hundred streams, and soon again.
     {"reset", 200, 50},
     // An honest client makes few mistakes.
-    {"provoked_reset", 50, 5},
+    {"provoked_reset", 100, 10},
     // gRPC measures its window with a PING every few round trips.
     {"ping", 500, 100},
     {"settings", 50, 5},

@@ -18,7 +18,7 @@ enum class H2Flood : uint8_t {
     ping,
     settings,
     empty_data,
-    priority,  // and frames that we do not know
+    priority,  // and other frames that change nothing
     window_update,
     continuation,
     header_bomb,  // a head many times larger than its limit

@@ -98,6 +98,11 @@ struct H2Session::Callbacks {
         H2Session& session = self(user);
         bool by_them = session.reset_by_them_ == id;
         session.reset_by_them_ = 0;
+        // These are nghttp2's words for what the other end did wrong; we say others.
+        bool provoked = code == NGHTTP2_PROTOCOL_ERROR || code == NGHTTP2_FLOW_CONTROL_ERROR ||
+                        code == NGHTTP2_STREAM_CLOSED;
+        if (!by_them && provoked && session.role_ == H2Role::server)
+            (void)session.count(H2Flood::provoked_reset);
         H2Stream* stream = session.find(id);
         if (!stream) return 0;
         stream->id_ = 0;
@@ -243,7 +248,12 @@ bool H2Session::judge(uint8_t type, uint8_t flags, size_t length, int32_t id) {
     switch (type) {
         case NGHTTP2_DATA:
             return length > 0 || (flags & NGHTTP2_FLAG_END_STREAM) || count(H2Flood::empty_data);
-        case NGHTTP2_HEADERS: continuations_ = 0; return true;
+        case NGHTTP2_HEADERS: {
+            continuations_ = 0;
+            bool closed = role_ == H2Role::server &&
+                          id <= nghttp2_session_get_last_proc_stream_id(session_) && !find(id);
+            return !closed || count(H2Flood::priority);
+        }
         case NGHTTP2_CONTINUATION:
             return ++continuations_ <= most_continuations || trip(H2Flood::continuation);
         case NGHTTP2_RST_STREAM: {
