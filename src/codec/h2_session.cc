@@ -15,7 +15,7 @@ namespace {
 // Credit of the connection is given back on receipt, so its window bounds no memory; it only has to be wide
 // enough for a long fat way.
 constexpr int32_t connection_window = 16 << 20;
-// A head of the largest size fits in fewer; nghttp2 counts them too.
+// A head of the largest size fits in fewer.
 constexpr uint32_t most_continuations = 8;
 
 std::string_view view(const uint8_t* bytes, size_t size) {
@@ -189,7 +189,8 @@ H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, Chun
     if (nghttp2_option_new(&option) != 0) throw std::bad_alloc();
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
-    nghttp2_option_set_max_continuations(option, most_continuations);
+    // It counts each piece of a frame's head of 9 bytes as one; we count frames.
+    nghttp2_option_set_max_continuations(option, 9 * (most_continuations + 2));
     nghttp2_option_set_max_reserved_remote_streams(option, 0);
     // Ours counts by the turn's clock, and only what was in vain.
     nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX / 2, UINT64_MAX / 2);
