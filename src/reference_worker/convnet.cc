@@ -1,4 +1,4 @@
-// The network on a CPU, in plain loops. (convnet.cu is the same on a GPU, for builds with CUDA.)
+// The network, in plain loops.
 #include "reference_worker/convnet.h"
 
 #include <algorithm>
@@ -70,16 +70,8 @@ void classify(const Weights& weights, Image image, Probabilities& out) {
 
 }  // namespace
 
-struct Convnet::Device {};
-
-Convnet::Convnet(uint64_t seed) : weights_(std::make_unique<Weights>(seed)) {}
-Convnet::~Convnet() = default;
-
 void Convnet::run(std::span<const float> images, std::span<Probabilities> out) const {
     for (size_t i = 0; i < out.size(); ++i)
         classify(*weights_, Image(images.subspan(i * image_values).first<image_values>()), out[i]);
 }
-
-const char* Convnet::platform() { return "penstock_cpu"; }
-
 }  // namespace penstock::reference

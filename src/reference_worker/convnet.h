@@ -43,18 +43,15 @@ struct Weights {
 
 class Convnet {
   public:
-    explicit Convnet(uint64_t seed);
-    ~Convnet();
+    explicit Convnet(uint64_t seed) : weights_(std::make_unique<Weights>(seed)) {}
 
     // How many images the whole of `images` holds is how many results are written.
     void run(std::span<const float> images, std::span<Probabilities> out) const;
 
-    static const char* platform();  // penstock_cpu or penstock_cuda: how this build computes
+    static const char* platform() { return "penstock_cpu"; }
 
   private:
-    struct Device;  // what the build with CUDA keeps on its GPU
     const std::unique_ptr<const Weights> weights_;
-    const std::unique_ptr<Device> device_;
 };
 
 }  // namespace penstock::reference

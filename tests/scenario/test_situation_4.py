@@ -1,4 +1,4 @@
-"""Situation 4: one server or two, each held to a small share of a core by cpulimit, and a thousand users who ramp up,
+"""Situation 4: one server or two, each held to a small share of a core (workers/share.py), and a thousand users who ramp up,
 then 99. The configuration is the one that we ship (conf/two-servers.yaml).
 
 What a server can do is small, so that neither the users nor penstock are what limits, and it is only compared with
@@ -29,7 +29,7 @@ cpu_per_request = 0.005
 
 
 class SlowServer:
-    """workers/burner.py under cpulimit."""
+    """workers/burner.py, held to its share."""
 
     def __init__(self, folder):
         self.folder = tempfile.mkdtemp(dir=folder)
@@ -38,8 +38,8 @@ class SlowServer:
             [python, os.path.join(folder_of_workers, "burner.py"), "0"], stdout=subprocess.PIPE, stderr=self.log,
             text=True, env={**os.environ, "STUB_CPU": str(cpu_per_request), "COUNTS": self.folder})
         self.address = self.process.stdout.readline().split()[-1]
-        self.limiter = subprocess.Popen(["cpulimit", "-q", "-z", "-l", str(share), "-p", str(self.process.pid)],
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.limiter = subprocess.Popen([python, os.path.join(folder_of_workers, "share.py"), str(share),
+                                         str(self.process.pid)])
 
     def counts(self):
         """What it had inside: now, most, begun, done."""
@@ -73,7 +73,8 @@ class Run:
         return sum(begin <= at < end for at in ends) / (end - begin)
 
     def took(self, status):
-        return sorted(took for _, took, known in self.rows if known == status)
+        """How long answers to what was asked with all users there took, sorted."""
+        return sorted(took for began, took, known in self.rows if known == status and began >= ramp)
 
     def refusals_ms(self):
         """How long penstock had each refused request, by its own log, sorted."""
@@ -145,7 +146,7 @@ def test_a_thousand_users_two_servers_do_twice_as_much_as_one_and_hold_it_and_no
         assert second > 0.8 * first, "the plateau is held"
         assert len(refused) > 500
         # In milliseconds, by penstock's own clock: long before any slot could have come free.
-        assert percentile(refused, 0.99) < 1000 * run.took(200)[0]
+        assert percentile(refused, 0.99) < 1000 * min(took for _, took, status in run.rows if status == 200)
         rates.append(run.rate())
     print(f"1000 users: two servers do {rates[1] / rates[0]:.2f} times what one does")
     assert rates[1] >= 1.8 * rates[0]

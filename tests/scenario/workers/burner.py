@@ -1,5 +1,5 @@
 """A quick service on Python's http.server, with a thread a connection, whose requests cost CPU time: $STUB_CPU seconds
-each, of which it may have a share only when something (cpulimit) holds it to one. What it has to say about clients that
+each, of which it may have a share only when something (share.py) holds it to one. What it has to say about clients that
 hung up (BrokenPipeError, ConnectionResetError) it says on stderr, as http.server does.
 
     burner.py PORT            (0: any; it says which)
