@@ -266,7 +266,7 @@ void ParkState::grant(ParkUpstream& u, Ticket& t) {
     work.ticket = &t;
     work.wake = t.wake;
     work.fresh = t.fresh;
-    work.had_home = home(u, t) != nullptr;
+    work.had_home = u.rules.affinity == Affinity::by_name && home(u, t);
     t.work_ = &work;
     t.place_ = Ticket::Place::granted;
     owe(t);

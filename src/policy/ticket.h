@@ -166,7 +166,7 @@ class Lease {
     BackendId backend() const { return backend_; }
     uint32_t generation() const { return generation_; }
     Connect how() const { return how_; }         // as last told by collect(), connect() or redial()
-    bool had_home() const { return had_home_; }  // when granted: its key's home was Ready, here or busy
+    bool had_home() const { return had_home_; }  // by_name: its key's home was Ready, this one or a busy one
 
     KeyUnits units;  // given back when the lease is over
 

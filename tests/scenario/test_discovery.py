@@ -172,7 +172,7 @@ def test_an_address_that_comes_back_while_it_drains_is_shown_once(penstock, made
     assert client.read_response().status == 200
 
 
-@pytest.mark.parametrize("trouble", ["servfail", "nxdomain", "empty", "silent"])
+@pytest.mark.parametrize("trouble", ["servfail", "nxdomain", "empty", "silent", "truncated"])
 def test_a_failed_look_up_keeps_the_last_answer(penstock, made, three, trouble):
     nameserver = made(NameServer, gpu_test=["127.0.0.2", "127.0.0.3"])
     running = start(penstock, nameserver, three[0].port, balance="round_robin")
@@ -180,7 +180,8 @@ def test_a_failed_look_up_keeps_the_last_answer(penstock, made, three, trouble):
     if trouble == "nxdomain":
         nameserver.forget("gpu.test")
     else:
-        nameserver.say("gpu.test", {"servfail": None, "empty": [], "silent": "silent"}[trouble])
+        nameserver.say("gpu.test", {"servfail": None, "empty": [], "silent": "silent",
+                                    "truncated": "truncated"}[trouble])
     running.wait_log("gpu.test.* is not found: .*stay as they are")
     running.wait_metric(lambda metrics: metrics.value("penstock_resolutions_total", result="failed") >= 2)
     assert backends(running) == sorted([three[0].name, three[1].name])

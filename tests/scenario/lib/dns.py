@@ -8,7 +8,8 @@ A, AAAA = 1, 28
 
 
 class NameServer:
-    """`names[name]` is a list of addresses; None: SERVFAIL; "silent": no answer. A name that is not there: NXDOMAIN."""
+    """`names[name]` is a list of addresses; None: SERVFAIL; "silent": no answer; "truncated": the
+    part of one that fits. A name that is not there: NXDOMAIN."""
 
     def __init__(self, **names):
         self.names = {name.replace("_", "."): addresses for name, addresses in names.items()}
@@ -49,12 +50,13 @@ class NameServer:
         code = {"unknown": 3}.get(known, 0) if isinstance(known, str) else 2 if known is None else 0
         records = b""
         count = 0
-        for text in known if isinstance(known, list) else []:
+        flags = 0x8380 if known == "truncated" else 0x8180
+        for text in known if isinstance(known, list) else ["127.0.0.9"] if known == "truncated" else []:
             address = ipaddress.ip_address(text)
             if (address.version == 4) == (kind == A):
                 records += struct.pack("!HHHIH", 0xc00c, kind, 1, 60, len(address.packed)) + address.packed
                 count += 1
-        return packet[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, count, 0, 0) + question + records
+        return packet[:2] + struct.pack("!HHHHH", flags | code, 1, count, 0, 0) + question + records
 
     def say(self, name, addresses):
         with self.changed:
