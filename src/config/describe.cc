@@ -176,6 +176,9 @@ void describe_memory(const Config& config, const MemoryBound& bound, Out out) {
     fmt::format_to(out,
                    "  {:>9} more if each client sends a head of {} (limits.header_bytes) and reads nothing\n",
                    roughly(bound.extremes), format_size(config.limits.header_bytes));
+    if (bound.http2 > 0)
+        fmt::format_to(out, "  {:>9} more if each speaks HTTP/2, with up to {} requests at once\n",
+                       roughly(bound.http2), config.limits.max_concurrent_streams);
 }
 
 }  // namespace

@@ -40,6 +40,15 @@ MemoryBound memory_bound(const Config& config) {
     uint64_t head = config.limits.header_bytes;
     uint64_t read = std::max(head, MemoryBound::large_chunk) - MemoryBound::small_chunk;
     bound.extremes = (clients + backends) * (read + head + MemoryBound::output);
+
+    bool http2 =
+        std::any_of(config.listen.begin(), config.listen.end(), [](const Listen& l) { return l.http2; });
+    if (http2) {
+        uint64_t streams = std::min(clients * (config.limits.max_concurrent_streams - 1),
+                                    config.limits.memory / MemoryBound::certain);
+        bound.http2 = clients * MemoryBound::h2_session +
+                      streams * (MemoryBound::request + MemoryBound::small_chunk + MemoryBound::h2_stream);
+    }
     return bound;
 }
 

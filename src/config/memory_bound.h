@@ -16,6 +16,9 @@ struct MemoryBound {
     static constexpr uint64_t small_chunk = 2 * KiB;   // a head is read into one,
     static constexpr uint64_t large_chunk = 16 * KiB;  // or, if it is large, into one of these
     static constexpr uint64_t output = 64 * KiB;       // what waits in a connection to be read
+    static constexpr uint64_t h2_session = 20 * KiB;   // of nghttp2: a frame, HPACK's tables
+    static constexpr uint64_t h2_stream = 1 * KiB;     // beside its exchange
+    static constexpr uint64_t certain = 32 * KiB;      // what a request takes of limits.memory, or is refused
     static constexpr uint64_t process = 24 * MiB;      // program, libraries, metrics, logs
     static constexpr uint64_t loop = 4 * MiB;          // its stack, tables and kept chunks
 
@@ -24,8 +27,10 @@ struct MemoryBound {
     uint64_t connections = 0;  // limits.connections, each with a small request in flight
     uint64_t extremes = 0;     // on top: every head as large as allowed, and nobody reads what is sent to him
 
+    uint64_t http2 = 0;  // on top: all clients speak HTTP/2, each with as many streams as it may have
+
     uint64_t usual() const { return bodies + itself + connections; }
-    uint64_t most() const { return usual() + extremes; }
+    uint64_t most() const { return usual() + extremes + http2; }
 };
 
 MemoryBound memory_bound(const Config& config);

@@ -146,7 +146,11 @@ TEST_CASE("the memory bound grows with what is allowed, and with nothing else") 
     CHECK(one.connections == 100 * (600 + 2 * KiB + 2 * KiB) + 1 * (600 + 2 * KiB));
     CHECK(one.extremes == 101 * (14 * KiB + 4 * KiB + 64 * KiB));
     CHECK(one.usual() == one.bodies + one.itself + one.connections);
-    CHECK(one.most() == one.usual() + one.extremes);
+    CHECK(one.http2 == 100 * 20 * KiB + 320 * 5 * KiB);  // 10 MiB are not enough for more requests
+    CHECK(one.most() == one.usual() + one.extremes + one.http2);
+    MemoryBound few = bound("limits: {connections: 100, max_concurrent_streams: 2}\n" + with_workers(""));
+    CHECK(few.http2 == 100 * 20 * KiB + 100 * 5 * KiB);
+    CHECK(bound("listen: [{address: \"127.0.0.1:1\", protocols: [http1]}]\n" + with_workers("")).http2 == 0);
 
     MemoryBound queued = bound(std::string(small) + with_workers("queue: {size: 100000}"));
     CHECK(queued.most() == one.most());  // who waits is a connection too, and has its body in limits.memory

@@ -61,11 +61,12 @@ upstream triton
   timeouts  connect 2s, first byte 5m, idle 1m, client stall 10s, the whole request none
   abandoned work keeps its slot until the backend has ended it, at most 5m
 
-memory    at most 1.3GiB; 1.1GiB while heads are small and answers are read
+memory    at most 1.5GiB; 1.1GiB while heads are small and answers are read
        1GiB of bodies (limits.memory)
      7.1MiB for 1000 client connections with a request each (limits.connections)
       32MiB for the process and its 2 loops
    247.4MiB more if each client sends a head of 32KiB (limits.header_bytes) and reads nothing
+   179.6MiB more if each speaks HTTP/2, with up to 128 requests at once
 
 1 warning
   p.yaml:11:5: upstreams.triton.servers: some have no concurrency beside backends that have: they take all that would wait, so nothing ever queues; give each a concurrency
