@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
+#include "app/backend_log.h"
 #include "base/log.h"
 #include "net/socket.h"
 #include "proxy/affinity.h"
@@ -39,7 +40,7 @@ class ServerProbe final : public Task {
         }
         if (probe_.is_asking()) return;
         bool alive = probe_.outcome().is_good;
-        if (alive != told_alive_ || !told_)
+        if (told_ ? alive != told_alive_ : !alive)
             log::info("upstream {}: server {} is {}", upstream_.name(), address_.text,
                       alive ? "up again" : "down: " + probe_.outcome().text);
         told_ = true;
@@ -194,11 +195,24 @@ void Fleet::run(Time now) {
         Actions actions;
         Time next = park_.tick(now, wakes, actions);
         deliver(park_, wakes, now, post_);
+        log_changes();  // before a backend is forgotten
         for (const Action& action : actions) act(action, now);
         if (actions.more) continue;
         loop_.turn().arm(tick_, std::max(next, now + 1ms));
         return;
     }
+}
+
+void Fleet::log_changes() {
+    const BackendChanges changes = park_.changes();
+    for (const BackendChange& change : changes) {
+        auto at =
+            std::ranges::find_if(upstreams_, [&](auto& u) { return u->id() == change.backend.upstream; });
+        if (at == upstreams_.end()) continue;
+        const BackendLine line = line_of(change, (*at)->name(), (*at)->backend(change.backend).name());
+        log::at(line.level, "{}", line.text);
+    }
+    if (changes.lost > 0) log::warn("{} more changes of backends than could be noted", changes.lost);
 }
 
 void Fleet::act(const Action& action, Time now) {
@@ -221,7 +235,7 @@ void Fleet::act(const Action& action, Time now) {
             park_.finish(slot, {Outcome::unused, Keep::closed}, now, wakes);
             return deliver(park_, wakes, now, post_);
         }
-        case Action::Kind::restart: return worker.restart_by_force(action.generation);
+        case Action::Kind::restart: return worker.restart_by_force(action.generation, action.why);
         case Action::Kind::stop: return worker.drained(action.generation);
         case Action::Kind::forget: return;
     }
@@ -248,73 +262,6 @@ void Fleet::shut_down() {
 void Fleet::workers_stopped() {
     is_stopped_ = true;
     loop_.turn().mark(stopped_);
-}
-
-void Fleet::describe_workers(Status& status) {
-    for (const WorkerView& from : supervisor_.view()) {
-        auto at = std::ranges::find_if(status.upstreams,
-                                       [&](const UpstreamStatus& u) { return u.name == from.upstream; });
-        if (at == status.upstreams.end()) continue;
-        WorkerStatus& to = at->workers.emplace_back();
-        to.name = from.name;
-        to.index = from.index;
-        to.pid = from.pid;
-        to.state = to_string(from.state);
-        to.generation = from.generation;
-        to.restarts = from.starts > 0 ? static_cast<uint32_t>(from.starts - 1) : 0;
-        to.rss_bytes = from.rss_bytes;
-        at->worker_starts += from.starts;
-        for (size_t i = 0; i < worker_exits; ++i) {
-            if (from.exits[i] == 0) continue;
-            std::string_view reason = to_string(static_cast<WorkerExit>(i));
-            auto known = std::ranges::find_if(at->worker_exits,
-                                              [&](const ExitCount& e) { return e.reason == reason; });
-            if (known == at->worker_exits.end())
-                at->worker_exits.push_back({std::string(reason), from.exits[i]});
-            else
-                known->count += from.exits[i];
-        }
-    }
-}
-
-// One that comes back while it still drains is there twice, and shown once.
-static void show(std::vector<BackendStatus>& backends, BackendStatus&& one, bool leaving) {
-    auto known = std::ranges::find(backends, one.name, &BackendStatus::name);
-    if (known == backends.end()) return backends.push_back(std::move(one));
-    BackendStatus& older = *known;
-    one.in_flight = older.in_flight += one.in_flight;
-    one.connections = older.connections += one.connections;
-    if (!leaving) older = std::move(one);
-}
-
-void Fleet::describe(Status& status, Time now) {
-    ParkView view;
-    park_.describe(view, now);
-    for (const UpstreamView& from : view.upstreams) {
-        auto at = std::ranges::find_if(upstreams_, [&](auto& u) { return u->id() == from.id; });
-        if (at == upstreams_.end()) continue;
-        LiveUpstream& upstream = **at;
-        UpstreamStatus& to = status.upstreams.emplace_back();
-        to.name = upstream.name();
-        to.serving = to_string(from.serving);
-        to.queue = {from.depth, from.queue_size, from.bytes};
-        to.abandoned = from.abandoned;
-        for (const BackendView& b : from.backends) {
-            const Backend& backend = upstream.backend(b.id);
-            BackendStatus out;
-            out.name = backend.name();
-            out.address = backend.address_text();
-            out.state = to_string(b.state);
-            out.why = b.unfit == Unfit::fit ? "" : to_string(b.unfit);
-            out.generation = b.generation;
-            out.slots = b.slots;
-            out.in_flight = b.used;
-            out.connections = b.dialing + b.busy + b.idle + b.closing;
-            show(to.backends, std::move(out), backend.leaving);
-        }
-    }
-    describe_workers(status);
-    discovery_.describe(status);
 }
 
 }  // namespace penstock

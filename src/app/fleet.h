@@ -57,7 +57,8 @@ class Fleet final : public Task, WorkerEvents {
     Result<Backend*> add_backend(LiveUpstream&, std::string name, BackendRules);
     void act(const Action& action, Time now);
     void forget(BackendId);
-    void describe_workers(Status& status);
+    void log_changes();
+    void describe_workers(Status& status, Time now);
 
     Loop& loop_;
     Park& park_;

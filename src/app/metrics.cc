@@ -16,6 +16,8 @@ using prometheus::MetricFamily;
 using prometheus::MetricType;
 using Labels = std::initializer_list<std::pair<const char*, std::string_view>>;
 
+constexpr std::string_view worker_state_names[] = {"starting", "ready", "draining",
+                                                   "stopping", "down",  "stopped"};
 constexpr std::string_view backend_states[] = {"starting", "ready", "suspect", "resting", "draining", "down"};
 
 MetricType type_of(SeriesKind kind) {
@@ -94,6 +96,19 @@ void add_counted(Families& out, const SeriesBook& book) {
                 static_cast<double>(book.refused_series()));
 }
 
+void add_ejections(Families& out, const UpstreamStatus& upstream, const BackendStatus& backend) {
+    for (auto& [reason, count] : backend.ejections->by_reason)
+        out.counter("penstock_ejections_total", "How often a backend was left out for its failures.",
+                    {{"upstream", upstream.name}, {"backend", backend.name}, {"reason", reason}},
+                    static_cast<double>(count));
+    for (auto [limit, count] : {std::pair{"min_healthy", backend.ejections->kept_by_min_healthy},
+                                std::pair{"max_ejection_percent", backend.ejections->kept_by_percent}})
+        out.counter("penstock_ejections_prevented_total",
+                    "How often a backend should have been ejected, and a limit forbade it.",
+                    {{"upstream", upstream.name}, {"backend", backend.name}, {"limit", limit}},
+                    static_cast<double>(count));
+}
+
 void add_backends(Families& out, const UpstreamStatus& upstream) {
     for (const BackendStatus& backend : upstream.backends) {
         if (!backend.counted_by_loops)
@@ -105,6 +120,12 @@ void add_backends(Families& out, const UpstreamStatus& upstream) {
             out.gauge("penstock_backend_state", "1 for the state that the backend is in.",
                       {{"upstream", upstream.name}, {"backend", backend.name}, {"state", state}},
                       backend.state == state);
+        if (backend.ejections) add_ejections(out, upstream, backend);
+        if (!backend.health) continue;
+        for (auto& [result, count] : backend.health->by_result)
+            out.counter("penstock_health_checks_total", "Health checks, by what they found.",
+                        {{"upstream", upstream.name}, {"backend", backend.name}, {"result", result}},
+                        static_cast<double>(count));
     }
 }
 
@@ -126,8 +147,10 @@ void add_names(Families& out, const UpstreamStatus& upstream) {
 void add_workers(Families& out, const UpstreamStatus& upstream) {
     if (upstream.workers.empty()) return;
     for (const WorkerStatus& worker : upstream.workers) {
-        out.gauge("penstock_worker_state", "1 for the state that the worker is in.",
-                  {{"upstream", upstream.name}, {"worker", worker.name}, {"state", worker.state}}, 1);
+        for (std::string_view state : worker_state_names)
+            out.gauge("penstock_worker_state", "1 for the state that the worker is in.",
+                      {{"upstream", upstream.name}, {"worker", worker.name}, {"state", state}},
+                      worker.state == state);
         out.gauge("penstock_worker_rss_bytes", "Memory of the worker and its children.",
                   {{"upstream", upstream.name}, {"worker", worker.name}},
                   static_cast<double>(worker.rss_bytes));

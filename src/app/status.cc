@@ -13,21 +13,59 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+Json json_of(const std::optional<Duration>& time) { return time ? Json(seconds(*time)) : Json(nullptr); }
+
+Json json_of(const CountsByName& counts) {
+    Json out = Json::object();
+    for (auto& [name, count] : counts)
+        if (count > 0) out[name] = count;
+    return out;
+}
+
+Json json_of(const EjectionStatus& e) {
+    uint64_t total = 0;
+    for (auto& [reason, count] : e.by_reason) total += count;
+    return {
+        {"total", total},
+        {"in_row", e.in_row},
+        {"by_reason", json_of(e.by_reason)},
+        {"kept_by", {{"min_healthy", e.kept_by_min_healthy}, {"max_ejection_percent", e.kept_by_percent}}}};
+}
+
+Json json_of(const HealthStatus& h) {
+    return {{"healthy", h.healthy},
+            {"last", h.last},
+            {"seconds_ago", json_of(h.ago)},
+            {"checks", json_of(h.by_result)}};
+}
+
 Json json_of(const BackendStatus& b) {
-    return {{"name", b.name},
-            {"address", b.address},
-            {"state", b.state},
-            {"why", b.why},
-            {"generation", b.generation},
-            {"slots", b.slots},
-            {"in_flight", b.in_flight},
-            {"connections", b.connections}};
+    Json json = {{"name", b.name},
+                 {"address", b.address},
+                 {"state", b.state},
+                 {"why", b.why},
+                 {"since_seconds", seconds(b.since)},
+                 {"until_seconds", json_of(b.until)},
+                 {"generation", b.generation},
+                 {"slots", b.slots},
+                 {"in_flight", b.in_flight},
+                 {"connections", b.connections}};
+    if (b.ejections) json["ejections"] = json_of(*b.ejections);
+    if (b.health) json["health"] = json_of(*b.health);
+    return json;
 }
 
 Json json_of(const WorkerStatus& w) {
-    return {{"name", w.name},          {"index", w.index},           {"pid", w.pid},
-            {"state", w.state},        {"generation", w.generation}, {"restarts", w.restarts},
-            {"rss_bytes", w.rss_bytes}};
+    return {{"name", w.name},
+            {"index", w.index},
+            {"pid", w.pid},
+            {"state", w.state},
+            {"generation", w.generation},
+            {"restarts", w.restarts},
+            {"rss_bytes", w.rss_bytes},
+            {"since_seconds", seconds(w.since)},
+            {"until_seconds", json_of(w.until)},
+            {"why", w.why}};
 }
 
 Json json_of(const NameStatus& n) {
@@ -100,23 +138,57 @@ std::string size_text(const Json& from, const char* name) {
     return fmt::format("{} MiB", bytes / MiB);
 }
 
+// "4s", "17m", "3h": roughly, for people.
+std::string roughly(double seconds) {
+    if (seconds < 10) return fmt::format("{:.1f}s", seconds);
+    if (seconds < 600) return fmt::format("{:.0f}s", seconds);
+    if (seconds < 36000) return fmt::format("{:.0f}m", seconds / 60);
+    return fmt::format("{:.0f}h", seconds / 3600);
+}
+
+std::string time_text(const Json& from, const char* name) {
+    return from.contains(name) && from[name].is_number() ? roughly(from[name].get<double>()) : "";
+}
+
+std::string with(std::string text, std::string more) {
+    return text.empty() || more.empty() ? text + more : text + ", " + more;
+}
+
+// Why it takes no request, for how long still; its ejections; what its last check found, where that was not
+// good.
+std::string remarks(const Json& b) {
+    std::string text = b.value("why", "");
+    if (std::string left = time_text(b, "until_seconds"); !left.empty() && !text.empty())
+        text = with(text, left + " left");
+    if (b.contains("ejections"))
+        if (uint64_t total = b["ejections"].value("total", uint64_t{0}))
+            text = with(text, fmt::format("{} ejection{}", total, total == 1 ? "" : "s"));
+    if (b.contains("health") && !b["health"].value("last", "").empty())
+        text = with(text, b["health"].value("last", ""));
+    return text;
+}
+
 std::string backends_for_people(const Json& backends) {
-    Table table({"backend", "state", "in flight", "slots", "connections", "generation", "address", ""});
+    Table table(
+        {"backend", "state", "for", "in flight", "slots", "connections", "generation", "address", ""});
     for (auto& b : backends) {
         uint64_t slots = b.value("slots", uint64_t{0});
-        table.add({b.value("name", ""), b.value("state", ""), number(b, "in_flight"),
-                   slots ? fmt::format("{}", slots) : "no limit", number(b, "connections"),
-                   number(b, "generation"), b.value("address", ""), b.value("why", "")});
+        table.add({b.value("name", ""), b.value("state", ""), time_text(b, "since_seconds"),
+                   number(b, "in_flight"), slots ? fmt::format("{}", slots) : "no limit",
+                   number(b, "connections"), number(b, "generation"), b.value("address", ""), remarks(b)});
     }
     return table.text();
 }
 
 std::string workers_for_people(const Json& workers) {
-    Table table({"worker", "state", "pid", "generation", "restarts", "memory"});
+    Table table({"worker", "state", "for", "pid", "generation", "restarts", "memory", ""});
     for (auto& w : workers) {
         auto pid = w.value("pid", int64_t{0});
-        table.add({w.value("name", ""), w.value("state", ""), pid ? fmt::format("{}", pid) : "-",
-                   number(w, "generation"), number(w, "restarts"), size_text(w, "rss_bytes")});
+        std::string next = time_text(w, "until_seconds");
+        table.add({w.value("name", ""), w.value("state", ""), time_text(w, "since_seconds"),
+                   pid ? fmt::format("{}", pid) : "-", number(w, "generation"), number(w, "restarts"),
+                   size_text(w, "rss_bytes"),
+                   with(w.value("why", ""), next.empty() ? next : "starts in " + next)});
     }
     return table.text();
 }

@@ -3,13 +3,30 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/time.h"
 
 namespace penstock {
+
+using CountsByName = std::vector<std::pair<std::string, uint64_t>>;
+
+struct EjectionStatus {
+    uint32_t in_row = 0;                                    // without a good interval between them
+    CountsByName by_reason{};                               // since the start
+    uint64_t kept_by_min_healthy = 0, kept_by_percent = 0;  // ejections that were not
+};
+
+struct HealthStatus {
+    bool healthy = true;
+    std::string last{};  // what the last check found; empty: there was none yet
+    std::optional<Duration> ago{};
+    CountsByName by_result{};
+};
 
 struct BackendStatus {
     std::string name{};  // of a worker ocr/0, else the address
@@ -20,7 +37,11 @@ struct BackendStatus {
     uint32_t slots = 0;  // 0: no limit
     uint32_t in_flight = 0;
     uint32_t connections = 0;
-    bool counted_by_loops = false;  // unlimited: in_flight is read from the loops' own counters
+    bool counted_by_loops = false;              // unlimited: in_flight is read from the loops' own counters
+    Duration since{};                           // how long it has been in this state
+    std::optional<Duration> until{};            // how long it will be, where that is known
+    std::optional<EjectionStatus> ejections{};  // where there is outlier detection
+    std::optional<HealthStatus> health{};       // where there are health checks
 };
 
 struct WorkerStatus {
@@ -31,6 +52,9 @@ struct WorkerStatus {
     uint32_t generation = 0;
     uint32_t restarts = 0;
     uint64_t rss_bytes = 0;
+    Duration since{};
+    std::optional<Duration> until{};
+    std::string why{};  // what went wrong last
 };
 
 struct ExitCount {

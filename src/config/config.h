@@ -97,7 +97,10 @@ struct Stop {
 struct Restart {
     Duration backoff = 500ms;
     Duration max_backoff = 30s;
-    uint32_t give_up_after = 0;  // failed starts in a row; 0: never
+    uint32_t give_up_after = 0;      // failed starts in a row; 0: never
+    uint32_t after_ejections = 3;    // in a row, by outlier_detection; 0: never
+    Duration unhealthy_after = 60s;  // health_check finds it unhealthy for so long, and nothing runs on it
+    Duration hung_after{};           // something runs on it, and for so long no byte came
 
     bool operator==(const Restart&) const = default;
 };
@@ -272,6 +275,7 @@ struct OutlierDetection {
     Duration max_ejection_time = 300s;
     uint32_t max_ejection_percent = 50;
     uint32_t min_healthy = 1;
+    Duration ejection_jitter{};
     std::optional<SuccessRate> success_rate;
     std::optional<FailurePercentage> failure_percentage;
 
@@ -279,12 +283,13 @@ struct OutlierDetection {
 };
 
 struct HealthCheck {
-    std::string path = "/health";
+    std::string path = "/health";  // empty: being able to connect is enough (tcp: true)
     Duration interval = 5s;
     Duration timeout = 1s;
     uint32_t healthy = 2;
     uint32_t unhealthy = 3;
     uint16_t expect = 200;
+    double jitter = 0.1;  // of the interval, so that not all are asked at once
 
     bool operator==(const HealthCheck&) const = default;
 };

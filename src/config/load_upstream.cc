@@ -67,6 +67,7 @@ void read_outlier_detection(Section& s, OutlierDetection& out) {
     s.duration("max_ejection_time", out.max_ejection_time, 1ms);
     s.number("max_ejection_percent", out.max_ejection_percent, 0, 100);
     s.number("min_healthy", out.min_healthy);
+    s.duration("ejection_jitter", out.ejection_jitter);
     s.section("success_rate",
               [&out](Section& inner) { read_success_rate(inner, out.success_rate.emplace()); });
     s.section("failure_percentage",
@@ -79,15 +80,22 @@ void read_outlier_detection(Section& s, OutlierDetection& out) {
 }
 
 void read_health_check(Section& s, HealthCheck& out) {
+    bool tcp = false;
+    s.flag("tcp", tcp);
     s.text("path", out.path);
     s.duration("interval", out.interval, 1ms);
     s.duration("timeout", out.timeout, 1ms);
     s.number("healthy", out.healthy, 1, 100);
     s.number("unhealthy", out.unhealthy, 1, 100);
     s.number("expect", out.expect, 200, 599);
+    s.percent("jitter", out.jitter);
     if (!out.path.starts_with('/')) {
         s.error("path", fmt::format("\"{}\" does not begin with /; write /{}", out.path, out.path));
     }
+    if (!tcp) return;
+    for (std::string_view key : {"path", "expect"})
+        if (s.has(key)) s.error(key, "is given beside tcp, which asks for nothing; keep one of them");
+    out.path.clear();
 }
 
 void read_retry(Section& s, Retry& out) {

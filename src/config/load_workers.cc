@@ -91,6 +91,9 @@ void read_restart(Section& s, Restart& out) {
     s.duration("backoff", out.backoff, 1ms);
     s.duration("max_backoff", out.max_backoff, 1ms);
     s.number("give_up_after", out.give_up_after);
+    s.number("after_ejections", out.after_ejections);
+    s.duration("unhealthy_after", out.unhealthy_after);
+    s.duration("hung_after", out.hung_after);
     if (out.max_backoff >= out.backoff) return;
     s.error(s.has("max_backoff") ? "max_backoff" : "backoff",
             fmt::format("backoff {} is longer than max_backoff {}; make it at most that",

@@ -30,7 +30,6 @@ void of_listener(const Listen& listen, const std::string& path, Refusals& out) {
 
 void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
     if (upstream.tls) out.add(path + ".tls", "TLS to backends is");
-    if (upstream.outlier_detection) out.add(path + ".outlier_detection", "outlier detection is");
     if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");
     if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {
         out.add(path + ".circuit_breaker.max_retries", "a limit of retries is");

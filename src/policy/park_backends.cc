@@ -7,6 +7,7 @@
 namespace penstock {
 
 constexpr Duration ask_again_after = 60s;
+constexpr Duration tell_suspect_again = 1s;
 constexpr Duration longest_tick = 1s;  // reminders of lost wakes go out with it
 
 void ParkState::backend_event(ParkBackend& b, const BackendNews& news) {
@@ -112,7 +113,7 @@ void ParkState::make_ready(ParkBackend& b) {
         b.ready_since = now;
         if (b.upstream->rules.slow_start > Duration{}) soon(now);
     }
-    if (b.state == BackendState::suspect)
+    if (b.state == BackendState::suspect && b.suspect_told)
         tell_change({.kind = BackendChange::Kind::trusted, .backend = b.id});
     if (b.ejected) returned(b.outlier, now);
     b.ejected = false;
@@ -132,7 +133,11 @@ void ParkState::suspect(ParkBackend& b) {
     if (b.failed_connects > 1) wait = std::min<Duration>(25ms * (1 << std::min(b.failed_connects, 8U)), 2s);
     b.hopeful = true;
     b.said_alive = false;
-    tell_change({.kind = BackendChange::Kind::suspect, .backend = b.id});
+    b.suspect_told = b.suspect_told_at + tell_suspect_again <= now;
+    if (b.suspect_told) {
+        b.suspect_told_at = now;
+        tell_change({.kind = BackendChange::Kind::suspect, .backend = b.id});
+    }
     give_back_grants(b);
     set_state(b, BackendState::suspect, now + wait);
     trim_all(b);

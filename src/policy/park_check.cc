@@ -182,6 +182,7 @@ void ParkState::describe(ParkView& view) {
                                   .until = b->until,
                                   .ejected = b->ejected,
                                   .restarting = b->restarting,
+                                  .restart_why = b->restart_why,
                                   .ejected_for = b->ejected_for,
                                   .ejected_in_row = b->outlier.row,
                                   .ejections = b->ejections,

@@ -103,9 +103,6 @@ void ParkState::end_rest(ParkBackend& b) {
 void ParkState::set_unhealthy(ParkBackend& b, bool unhealthy) {
     if (b.unhealthy == unhealthy) return;
     b.unhealthy = unhealthy;
-    const BackendChange::Kind kind =
-        unhealthy ? BackendChange::Kind::unhealthy : BackendChange::Kind::healthy;
-    tell_change({.kind = kind, .backend = b.id});
     if (b.state != BackendState::resting && !(unhealthy && is_in_service(b))) return;
     if (b.unhealthy || b.ejected)
         rest(b);

@@ -92,9 +92,12 @@ struct BackendNews {
 
 // Why a worker is to be restarted.
 enum class RestartWhy : uint8_t {
-    stuck,    // it is held by work that nobody waits for
-    ejected,  // it was ejected so many times in a row
+    stuck,      // it is held by work that nobody waits for
+    ejected,    // it was ejected so many times in a row
+    unhealthy,  // health checks have found it so for so long
+    hung,       // it is at work, and nothing has come from it for so long
 };
+std::string_view to_string(RestartWhy);
 
 // What the main thread is asked to do by tick(). Each is asked once, and again if it has not helped in a
 // minute.
@@ -123,14 +126,12 @@ struct Actions {
 // What became of a backend while nobody asked: for the log, a line each.
 struct BackendChange {
     enum class Kind : uint8_t {
-        suspect,  // a connection to it failed
+        suspect,  // a connection to it failed; told once a second at most
         trusted,  // it is alive after all
         ejected,  // for `time`
         kept,     // it would have been ejected, if `verdict` did not forbid it
         probed,   // its rest is over, `time` after the ejection: one request is on its way
         back,     // that one went well
-        unhealthy,
-        healthy,
     };
     Kind kind = Kind::suspect;
     BackendId backend;
@@ -202,6 +203,7 @@ struct BackendView {
     // Outlier detection. `ejected`: Resting because of it, not (only) because it is unhealthy.
     bool ejected = false;
     bool restarting = false;
+    RestartWhy restart_why = RestartWhy::stuck;
     EjectReason ejected_for = EjectReason::consecutive_5xx;
     uint32_t ejected_in_row = 0;
     std::array<uint64_t, eject_reasons> ejections{};

@@ -105,8 +105,10 @@ struct ParkBackend {
     uint32_t failed_connects = 0;                           // in a row
     bool said_alive = false;                                // suspect: Ready at `until`
     bool hopeful = false;                                   // suspect: no probe has failed
-    bool trial = false;                                     // resting: its probing request is under way
-    bool restarting = false;                                // until the next generation is Ready
+    bool suspect_told = false;                              // suspect: it is in the log
+    Time suspect_told_at = Time::min();
+    bool trial = false;       // resting: its probing request is under way
+    bool restarting = false;  // until the next generation is Ready
     RestartWhy restart_why = RestartWhy::stuck;
     bool removed = false;
 

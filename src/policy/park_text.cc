@@ -38,6 +38,16 @@ std::string_view to_string(BackendState state) {
     return "";
 }
 
+std::string_view to_string(RestartWhy why) {
+    switch (why) {
+        case RestartWhy::stuck: return "held by work that nobody waits for";
+        case RestartWhy::ejected: return "ejected too often in a row";
+        case RestartWhy::unhealthy: return "unhealthy for too long";
+        case RestartWhy::hung: return "at work without a sign of life for too long";
+    }
+    return "";
+}
+
 std::string_view to_string(Serving serving) {
     switch (serving) {
         case Serving::none: return "none";

@@ -6,6 +6,7 @@
 #include "proxy/abandoned_work.h"
 #include "proxy/data_loop.h"
 #include "proxy/dialing.h"
+#include "proxy/outlier.h"
 
 namespace penstock {
 
@@ -48,6 +49,7 @@ void BackendH1::bind(Exchange& exchange, Lease&& lease) {
     state_ = State::busy;
     connected = channel_.is_open() && !channel_.connecting();
     request_begun = answer_begun = false;
+    outcome_ = Outcome::answered;
     reading_head_ = true;
     response_complete_ = request_complete_ = broken_ = false;
     reader_.reset();
@@ -184,7 +186,10 @@ void BackendH1::read_body() {
 
 void BackendH1::response_done() {
     response_complete_ = true;
-    if (exchange_ && !exchange_->response.is_complete()) exchange_->response.fill_to(Progress::complete);
+    if (!exchange_) return;
+    Message& response = exchange_->response;
+    outcome_ = outcome_of(response.head, response.trailers);
+    if (!response.is_complete()) response.fill_to(Progress::complete);
 }
 
 // Judged only when everything that it sent is read: complete where the end is what completes it. A reset
@@ -296,7 +301,7 @@ void BackendH1::release(Time now) {
     bool wanted = may_be_pooled();
     Wakes wakes;
     Ended ended =
-        loop_.park().finish(lease_, {Outcome::answered, wanted ? Keep::idle : Keep::closing}, now, wakes);
+        loop_.park().finish(lease_, {outcome_, wanted ? Keep::idle : Keep::closing}, now, wakes);
     pool_or_close(ended, wanted, now);
     loop_.post(wakes, now);
 }
@@ -342,6 +347,7 @@ BackendSide::Remains BackendH1::take_remains(Time) {
 
 void BackendH1::cancel(Cause cause, Time now) {
     request_complete_ = request_complete_ || exchange_->request.is_sent();
+    const bool too_slow = exchange_->is_backends_fault(cause, now);
     exchange_ = nullptr;
     Wakes wakes;
     if (!request_begun) {
@@ -353,11 +359,11 @@ void BackendH1::cancel(Cause cause, Time now) {
         return close();
     }
     if (response_complete_ && !framing_.tunnel) return release(now);
-    abandon(cause, now);
+    abandon(cause, too_slow, now);
 }
 
 // Nobody waits for the answer; the worker may still be at it, so the slot stays taken until it has ended.
-void BackendH1::abandon(Cause cause, Time now) {
+void BackendH1::abandon(Cause cause, bool too_slow, Time now) {
     state_ = State::abandoned;
     abandoned_for_ = cause;
     OnAbandon how = upstream_.settings.on_abandon;
@@ -366,7 +372,7 @@ void BackendH1::abandon(Cause cause, Time now) {
     Abandon kind = close_it ? Abandon::close : how == OnAbandon::restart ? Abandon::restart : Abandon::drain;
     Wake to{static_cast<uint16_t>(loop_.loop().index()), loop_.handle(this)};
     Wakes wakes;
-    loop_.park().abandon(lease_, kind, to, now, wakes);
+    loop_.park().abandon(lease_, kind, to, now, wakes, too_slow);
     loop_.post(wakes, now);
     if (loop_.leaving()) return abandoned_work_is_over(Outcome::cut, now);
     if (close_it) channel_.shut();

@@ -65,7 +65,7 @@ class BackendH1 final : public ChannelUser, public Mortal, public Link<PoolTag>,
     void ended_by_backend();
     bool write_head();
     void write_body();
-    void abandon(Cause cause, Time now);
+    void abandon(Cause cause, bool too_slow, Time now);
     void abandoned_work_is_over(Outcome outcome, Time now);
     bool may_be_pooled() const;
     void pool_or_close(const Ended& ended, bool wanted, Time now);
@@ -85,6 +85,7 @@ class BackendH1 final : public ChannelUser, public Mortal, public Link<PoolTag>,
     Lease lease_;
     Framing framing_;  // of the response that is read
     Asked asked_;
+    Outcome outcome_ = Outcome::answered;  // of the answer, once it is complete
     Cause abandoned_for_ = Cause::none;
     ModelLabel model_ = ModelLabel::none;
     uint32_t served_ = 0;

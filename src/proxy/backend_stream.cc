@@ -5,6 +5,7 @@
 #include "proxy/abandoned_work.h"
 #include "proxy/backend_h2.h"
 #include "proxy/data_loop.h"
+#include "proxy/outlier.h"
 
 namespace penstock {
 
@@ -137,9 +138,10 @@ void BackendStream::open(Time now) {
 void BackendStream::release(Time now) {
     // An answer that came before the whole request was sent: nobody reads the rest any more.
     if (!ended_ && connection_) connection_->session().reset(*this, H2Error::cancel);
+    const Outcome outcome = outcome_of(exchange_->response.head, exchange_->response.trailers);
     unbind(now);
     Wakes wakes;
-    loop_.park().finish(lease_, {Outcome::answered, Keep::closed}, now, wakes);
+    loop_.park().finish(lease_, {outcome, Keep::closed}, now, wakes);
     loop_.post(wakes, now);
     upstream_.backend(lease_.backend()).count_served();
     close();
@@ -174,12 +176,12 @@ void BackendStream::cancel(Cause cause, Time now) {
         return close();
     }
     if (complete) return release(now);
-    abandon(cause, request_sent, now);
+    abandon(cause, request_sent, exchange_->is_backends_fault(cause, now), now);
 }
 
 // Nobody waits for the answer; the worker may still be at it, so the slot stays taken until it has ended, or
 // has heard that it is to end.
-void BackendStream::abandon(Cause cause, bool request_sent, Time now) {
+void BackendStream::abandon(Cause cause, bool request_sent, bool too_slow, Time now) {
     state_ = State::abandoned;
     abandoned_for_ = cause;
     exchange_ = nullptr;
@@ -189,7 +191,7 @@ void BackendStream::abandon(Cause cause, bool request_sent, Time now) {
     Abandon kind = close_it ? Abandon::close : how == OnAbandon::restart ? Abandon::restart : Abandon::drain;
     Wake to{static_cast<uint16_t>(loop_.loop().index()), loop_.handle(this)};
     Wakes wakes;
-    loop_.park().abandon(lease_, kind, to, now, wakes);
+    loop_.park().abandon(lease_, kind, to, now, wakes, too_slow);
     loop_.post(wakes, now);
     if ((ended_ && !by_us_) || !connection_ || loop_.leaving())
         return abandoned_work_is_over(whole_ ? Outcome::answered : Outcome::cut, now);

@@ -61,6 +61,12 @@ Duration Exchange::timeout_of(Waiting what) const {
     return Duration::zero();
 }
 
+// The whole took too long: the fault of who had it for longer, the backend or the queue before it.
+bool Exchange::is_backends_fault(Cause cause, Time now) const {
+    if (cause == Cause::request_timeout) return now - granted_ > granted_ - began_;
+    return cause >= Cause::connect_failure;
+}
+
 // Arms the deadline of what it waits for now: since that began, or since something last moved.
 void Exchange::watch(Time now) {
     Waiting what = waiting();

@@ -37,7 +37,8 @@ class ClientSide : public Side {
 // The lease lives here from open() on: work that nobody waits for outlives its exchange.
 class BackendSide : public Side {
   public:
-    // The response is complete, which proves that the work is over: gives slot and connection back.
+    // The response is complete, which proves that the work is over: gives slot and connection back. The lease
+    // ends with outcome_of(response).
     virtual void release(Time now) = 0;
     // It failed. Closes the connection; the caller finishes the lease, or tries again with it.
     struct Remains {

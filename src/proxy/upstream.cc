@@ -1,6 +1,7 @@
 #include "proxy/upstream.h"
 
 #include "proxy/affinity.h"
+#include "proxy/outlier.h"
 
 namespace penstock {
 
@@ -60,6 +61,7 @@ UpstreamRules rules_of(const Upstream& from) {
     if (from.balance.sticky) rules.affinity = Affinity::by_name;
     rules.patience = from.balance.patience;
     rules.balance_factor = from.balance.factor;
+    rules.outlier = outlier_rules_of(from);
     return rules;
 }
 

@@ -41,7 +41,8 @@ std::string_view to_string(WorkerState state) {
 
 std::string_view to_string(WorkerExit exit) {
     constexpr std::array<std::string_view, worker_exits> names = {
-        "asked", "exit_code", "signal", "out_of_memory", "start_failed", "start_timeout", "hung"};
+        "asked",        "exit_code",     "signal", "out_of_memory",
+        "start_failed", "start_timeout", "hung",   "unhealthy"};
     return names[static_cast<size_t>(exit)];
 }
 
@@ -87,12 +88,18 @@ void Worker::drained(uint32_t generation) {
     stop(next_, WorkerExit::asked, config_.stop.grace);
 }
 
-void Worker::restart_by_force(uint32_t generation) {
+void Worker::restart_by_force(uint32_t generation, RestartWhy reason) {
     if (generation != generation_) return;
     if (state_ != WorkerState::ready && state_ != WorkerState::draining) return;
-    log::warn("worker {} is stopped: it is held by work that nobody waits for", who());
-    Next next = state_ == WorkerState::draining ? next_ : Next::start;
-    stop(next, WorkerExit::asked, std::min<Duration>(config_.stop.grace, forced_grace));
+    // What is wrong with the worker itself may be so again: then it is started later each time.
+    bool may_help = reason == RestartWhy::stuck;
+    why_ = to_string(reason);
+    log::warn("worker {} is stopped: {}", who(), why_);
+    Next next = state_ == WorkerState::draining ? next_ : may_help ? Next::start : Next::back_off;
+    WorkerExit exit = reason == RestartWhy::stuck  ? WorkerExit::asked
+                      : reason == RestartWhy::hung ? WorkerExit::hung
+                                                   : WorkerExit::unhealthy;
+    stop(next, exit, std::min<Duration>(config_.stop.grace, forced_grace));
 }
 
 void Worker::check(uint32_t generation, bool only_connect) {

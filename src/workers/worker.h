@@ -48,9 +48,10 @@ enum class WorkerExit : uint8_t {
     out_of_memory,
     start_failed,
     start_timeout,
-    hung
+    hung,
+    unhealthy,  // so ejected too often, or so found by health checks, that we stopped it
 };
-constexpr size_t worker_exits = 7;
+constexpr size_t worker_exits = 8;
 std::string_view to_string(WorkerExit exit);
 
 // For /status and /metrics.
@@ -83,8 +84,8 @@ class Worker final : Task {
     void restart(std::string_view why);  // drain, stop, start
     void retire();                       // drain, stop; for good
     void drained(uint32_t generation);   // what draining waits for
-    // Its work is stuck and nobody wants it: stop it without a drain, then start anew.
-    void restart_by_force(uint32_t generation);
+    // Stop it without a drain, then start anew.
+    void restart_by_force(uint32_t generation, RestartWhy why = RestartWhy::stuck);
     // The park suspects it: is it alive? With `only_connect` it is not asked for more than a connection (all
     // its slots are busy: a request would wait behind them).
     void check(uint32_t generation, bool only_connect);

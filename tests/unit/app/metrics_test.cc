@@ -26,7 +26,12 @@ Status busy_status() {
     ocr.serving = "serving";
     ocr.queue = {3, 100, 4096};
     ocr.abandoned = 1;
-    ocr.backends.push_back({.name = "ocr/0", .state = "ready", .slots = 2, .in_flight = 2});
+    ocr.backends.push_back({.name = "ocr/0",
+                            .state = "ready",
+                            .slots = 2,
+                            .in_flight = 2,
+                            .ejections = EjectionStatus{0, {{"consecutive_5xx", 2}}, 1, 0},
+                            .health = HealthStatus{true, "", {}, {{"passed", 5}}}});
     ocr.backends.push_back({.name = "10.0.0.5:80", .state = "down", .counted_by_loops = true});
     ocr.workers.push_back({.name = "ocr/0", .pid = 7, .state = "ready", .rss_bytes = 123456789});
     ocr.worker_starts = 4;
@@ -97,6 +102,10 @@ TEST_CASE("a scrape shows the state of queues, backends and workers") {
              R"(penstock_backend_state{upstream="ocr",backend="ocr/0",state="down"} 0)",
              R"(penstock_backend_state{upstream="ocr",backend="10.0.0.5:80",state="down"} 1)",
              R"(penstock_worker_state{upstream="ocr",worker="ocr/0",state="ready"} 1)",
+             R"(penstock_worker_state{upstream="ocr",worker="ocr/0",state="down"} 0)",
+             R"(penstock_ejections_total{upstream="ocr",backend="ocr/0",reason="consecutive_5xx"} 2)",
+             R"(penstock_ejections_prevented_total{upstream="ocr",backend="ocr/0",limit="min_healthy"} 1)",
+             R"(penstock_health_checks_total{upstream="ocr",backend="ocr/0",result="passed"} 5)",
              R"(penstock_worker_rss_bytes{upstream="ocr",worker="ocr/0"} 123456789)",
              R"(penstock_worker_starts_total{upstream="ocr"} 4)",
              R"(penstock_worker_exits_total{upstream="ocr",reason="signal 9"} 3)",

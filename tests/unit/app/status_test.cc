@@ -46,7 +46,14 @@ TEST_CASE("the JSON has what the contract names") {
     u.queue = {2, 10, 4096};
     u.abandoned = 1;
     u.backends.push_back({"u1/0", "unix:/run/x/0.sock", "ready", "busy", 3, 1, 1, 1, false});
-    u.workers.push_back({"u1/0", 0, 4711, "ready", 3, 2, 1 << 20});
+    u.backends.push_back({.name = "10.0.0.5:80",
+                          .state = "resting",
+                          .why = "ejected: consecutive_5xx",
+                          .since = 10s,
+                          .until = 20s,
+                          .ejections = EjectionStatus{2, {{"success_rate", 0}, {"consecutive_5xx", 3}}, 1, 0},
+                          .health = HealthStatus{true, "GET /health -> 200", 250ms, {{"passed", 7}}}});
+    u.workers.push_back({"u1/0", 0, 4711, "ready", 3, 2, 1 << 20, 90s, {}, "ended unasked"});
     u.worker_starts = 3;
     u.worker_exits = {{"exit code 1", 2}};
     auto json = nlohmann::json::parse(status_json(status));
@@ -62,7 +69,23 @@ TEST_CASE("the JSON has what the contract names") {
     CHECK(first["abandoned"] == 1);
     CHECK(first["backends"][0]["why"] == "busy");
     CHECK(first["backends"][0]["in_flight"] == 1);
+    CHECK(first["backends"][0]["until_seconds"].is_null());
+    CHECK_FALSE(first["backends"][0].contains("health"));
+    auto& ejected = first["backends"][1];
+    CHECK(ejected["since_seconds"] == 10);
+    CHECK(ejected["until_seconds"] == 20);
+    CHECK(ejected["ejections"] ==
+          nlohmann::json{{"total", 3},
+                         {"in_row", 2},
+                         {"by_reason", {{"consecutive_5xx", 3}}},
+                         {"kept_by", {{"min_healthy", 1}, {"max_ejection_percent", 0}}}});
+    CHECK(ejected["health"] == nlohmann::json{{"healthy", true},
+                                              {"last", "GET /health -> 200"},
+                                              {"seconds_ago", 0.25},
+                                              {"checks", {{"passed", 7}}}});
     CHECK(first["workers"][0]["pid"] == 4711);
+    CHECK(first["workers"][0]["since_seconds"] == 90);
+    CHECK(first["workers"][0]["why"] == "ended unasked");
     CHECK(first["workers"][0]["restarts"] == 2);
     CHECK(first["worker_exits"]["exit code 1"] == 2);
     CHECK(json["upstreams"]["u2"]["backends"].is_array());
@@ -80,18 +103,27 @@ TEST_CASE("people get a table") {
     UpstreamStatus& u = status.upstreams[0];
     u.queue = {2, 10, 4096};
     u.backends.push_back({"u1/0", "unix:/run/x/0.sock", "ready", "busy", 3, 1, 1, 1, false});
-    u.backends.push_back({.name = "10.0.0.5:80", .address = "10.0.0.5:80", .state = "down"});
-    u.workers.push_back({"u1/0", 0, 4711, "ready", 3, 2, 20 << 20});
+    u.backends.push_back({.name = "10.0.0.5:80",
+                          .address = "10.0.0.5:80",
+                          .state = "resting",
+                          .why = "ejected: consecutive_5xx",
+                          .since = 12s,
+                          .until = 18400ms,
+                          .ejections = EjectionStatus{1, {{"consecutive_5xx", 1}}, 0, 0},
+                          .health = HealthStatus{true, "GET /health -> 200", 250ms, {}}});
+    u.workers.push_back({"u1/0", 0, 4711, "ready", 3, 2, 20 << 20, 40min});
+    u.workers.push_back({"u1/1", 1, 0, "down", 1, 0, 0, 100ms, 400ms, "ended unasked"});
     CHECK(status_for_people(status_json(status)) ==
           R"(penstock 0.1.0: ready, up 90m, 4 loops, listening on 127.0.0.1:8000
 bodies in memory: 0 B of 1024 MiB
 
 upstream u1: serving, 2 of 10 queued (4096 B)
-  backend      state  in flight  slots     connections  generation  address
-  u1/0         ready  1          1         1            3           unix:/run/x/0.sock  busy
-  10.0.0.5:80  down   0          no limit  0            0           10.0.0.5:80
-  worker  state  pid   generation  restarts  memory
-  u1/0    ready  4711  3           2         20 MiB
+  backend      state    for   in flight  slots     connections  generation  address
+  u1/0         ready    0.0s  1          1         1            3           unix:/run/x/0.sock  busy
+  10.0.0.5:80  resting  12s   0          no limit  0            0           10.0.0.5:80         ejected: consecutive_5xx, 18s left, 1 ejection, GET /health -> 200
+  worker  state  for   pid   generation  restarts  memory
+  u1/0    ready  40m   4711  3           2         20 MiB
+  u1/1    down   0.1s  -     1           0         0 B     ended unasked, starts in 0.4s
 )");
 }
 

@@ -256,9 +256,10 @@ upstreams:
                       max_requests_per_connection: 10}
     outlier_detection: {consecutive_5xx: 1, consecutive_gateway_errors: 2, consecutive_local_errors: 3, interval: 30s,
                         base_ejection_time: 60s, max_ejection_time: 61s, max_ejection_percent: 70, min_healthy: 2,
+                        ejection_jitter: 2s,
                         success_rate: {stdev_factor: 1.5, min_backends: 3, min_requests: 4},
                         failure_percentage: {threshold: 50, min_backends: 6, min_requests: 7}}
-    health_check: {path: /up, interval: 1s, timeout: 2s, healthy: 3, unhealthy: 4, expect: 204}
+    health_check: {path: /up, interval: 1s, timeout: 2s, healthy: 3, unhealthy: 4, expect: 204, jitter: 20%}
     slow_start: 10s
     retry: {attempts: 3, on: [connect_failure], per_try_timeout: 1s, budget: 50%, idempotent: true}
 )");
@@ -276,9 +277,9 @@ upstreams:
     CHECK(up.status == StatusCodes{503, 408, 408, 502});
     CHECK(up.circuit_breaker == CircuitBreaker{100, 50, 7, 8, 10});
     CHECK(up.queue_size() == 1);
-    CHECK(*up.outlier_detection == OutlierDetection{1, 2, 3, 30s, 60s, 61s, 70, 2, SuccessRate{1.5, 3, 4},
+    CHECK(*up.outlier_detection == OutlierDetection{1, 2, 3, 30s, 60s, 61s, 70, 2, 2s, SuccessRate{1.5, 3, 4},
                                                     FailurePercentage{50, 6, 7}});
-    CHECK(*up.health_check == HealthCheck{"/up", 1s, 2s, 3, 4, 204});
+    CHECK(*up.health_check == HealthCheck{"/up", 1s, 2s, 3, 4, 204, 0.2});
     CHECK(up.slow_start == 10s);
     CHECK(up.retry == Retry{3, true, false, 1s, 0.5, true});
 }
@@ -286,6 +287,7 @@ upstreams:
 TEST_CASE("a section that is switched on by being there has its own defaults") {
     CHECK(*upstream(with_server("outlier_detection: {}")).outlier_detection == OutlierDetection{});
     CHECK(*upstream(with_server("health_check: {}")).health_check == HealthCheck{});
+    CHECK(upstream(with_server("health_check: {tcp: true}")).health_check->path.empty());
     OutlierDetection both =
         *upstream(with_server("outlier_detection: {success_rate: {}, failure_percentage: {}}"))
              .outlier_detection;

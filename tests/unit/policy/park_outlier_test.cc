@@ -329,8 +329,11 @@ TEST_CASE("more changes than there is room for are counted") {
     ParkWorld world;
     const BackendId id = world.ready_backend();
     for (int i = 0; i < 40; ++i) {
-        world.tell(id, Event::unhealthy);
-        world.tell(id, Event::healthy);
+        world.tell(id, Event::suspect);
+        world.tell(id, Event::alive);
+        world.tell(id, Event::suspect);  // told only once a second
+        world.tell(id, Event::alive);
+        world.pass(1s);
     }
     const BackendChanges all = world.park.changes();
     CHECK(all.count == BackendChanges::capacity);
