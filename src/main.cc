@@ -17,6 +17,7 @@
 #include "config/load.h"
 #include "config/memory_bound.h"
 #include "config/unsupported.h"
+#include "proxy/credentials.h"
 #include "workers/guard.h"
 
 namespace penstock {
@@ -38,6 +39,13 @@ void fill_standard_descriptors() {
 std::optional<Loaded> load_or_complain(const std::string& file) {
     Loaded loaded = load_file(file, surroundings_of_this_process());
     if (loaded.is_good()) loaded.errors = unsupported(loaded.config, loaded.places);
+    if (loaded.is_good()) {  // what the files hold that it names
+        TicketKeys keys;
+        LoadedCredentials files = load_credentials(loaded.config, loaded.places, keys);
+        loaded.errors = std::move(files.errors);
+        for (Problem& warning : files.warnings) loaded.warnings.push_back(std::move(warning));
+        sort_by_place(loaded.warnings);
+    }
     for (const Problem& problem : loaded.errors) complain(problem.text() + '\n');
     if (!loaded.is_good()) return std::nullopt;
     return loaded;

@@ -145,6 +145,8 @@ Result<BackendId> Fleet::add_server(LiveUpstream& upstream, const Server& server
     if (!added) return failure(added.error().message);
     Backend& backend = **added;
     const uint32_t generation = backend.first_generation;
+    const auto& tls = upstream.settings.tls;
+    backend.host = tls && !tls->server_name.empty() ? tls->server_name : server.address.host;
     backend.set_address(generation, address);
     probes_.push_back(std::make_unique<ServerProbe>(*this, upstream, backend.id(), *place));
     tell(backend.id(),

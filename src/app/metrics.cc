@@ -193,6 +193,11 @@ void add_status(Families& out, const Status& status) {
                 static_cast<double>(status.access_log_dropped));
     out.counter("penstock_log_lines_dropped_total", dropped_help, {{"log", "stderr"}},
                 static_cast<double>(status.log_dropped));
+    constexpr std::string_view reloads_help = "Reloads, by how they ended.";
+    out.counter("penstock_config_reloads_total", reloads_help, {{"result", "success"}},
+                static_cast<double>(status.reloads));
+    out.counter("penstock_config_reloads_total", reloads_help, {{"result", "failure"}},
+                static_cast<double>(status.failed_reloads));
     add_rate_limits(out, status);
     for (const UpstreamStatus& upstream : status.upstreams) {
         Labels name = {{"upstream", upstream.name}};

@@ -68,6 +68,7 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     Result<> open_listeners();
     Result<> open_admin();
     void limit_connections();
+    void reload();
     void start_threads();
     void drain(Time now);
     void stop_threads();
@@ -77,6 +78,7 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     const Config config_;
     Notify notify_ = Notify::from_environment();
     const Time started_ = monotonic_now();
+    TicketKeys ticket_keys_;
     Loop loop_;  // the main thread's
     Park park_;
     MemoryTotal memory_;
@@ -98,6 +100,7 @@ class RunningServer final : Post, StatusSource, Loop::WakeTaker, Task {
     bool cut_ = false;
     bool stopping_workers_ = false;
     bool done_ = false;
+    uint64_t reloads_ = 0, failed_reloads_ = 0;
 };
 
 RunningServer::RunningServer(const Config& config)
@@ -182,6 +185,9 @@ Result<> RunningServer::start() {
         station.data =
             std::make_unique<DataLoop>(station.loop, shared_, *snapshot_, (uint64_t{seed()} << 32) | seed());
     }
+    LoadedCredentials credentials = load_credentials(config_, Places(), ticket_keys_);
+    if (!credentials.credentials) return failure(credentials.errors.front().text());
+    for (auto& station : stations_) station->data->use(credentials.credentials);
     std::vector<DataLoop*> all;
     for (auto& station : stations_) all.push_back(station->data.get());
     for (auto& station : stations_) station->data->deal_to(all);
@@ -280,9 +286,27 @@ void RunningServer::signalled(int number) {
             if (access_writer_) access_writer_->reopen();
             log::info("logs reopened");
             return;
-        case SIGHUP: log::warn("reload is not supported by this version"); return;
+        case SIGHUP: return reload();
         default: return;
     }
+}
+
+// The files of certificates, keys and authorities are read again. New connections get what they hold now;
+// those that are open keep what they began with. Where something is wrong with them, all stays as it was.
+void RunningServer::reload() {
+    LoadedCredentials found = load_credentials(config_, Places(), ticket_keys_);
+    for (const Problem& error : found.errors) log::error("reload: {}", error.text());
+    for (const Problem& warning : found.warnings) log::warn("reload: {}", warning.text());
+    if (!found.credentials) {
+        ++failed_reloads_;
+        log::error("reload: certificates stay as they were");
+        return;
+    }
+    for (auto& station : stations_)
+        on(station->loop,
+           [data = station->data.get(), credentials = found.credentials] { data->use(credentials); });
+    ++reloads_;
+    log::info("reload: certificates are read again; other settings take a restart");
 }
 
 void RunningServer::drain(Time now) {
@@ -351,6 +375,8 @@ Status RunningServer::status() {
                                    tally.passed, tally.held,
                                    limit.dry_run ? tally.dry_refused : tally.refused, tally.forgiven});
     }
+    out.reloads = reloads_;
+    out.failed_reloads = failed_reloads_;
     out.memory_reserved = static_cast<uint64_t>(memory_.borrowed());
     out.memory_limit = config_.limits.memory;
     if (access_writer_) out.access_log_dropped = access_writer_->dropped_lines();

@@ -3,6 +3,7 @@
 //
 //     TERM, INT   drain: stop accepting, finish what was accepted (limits.drain), stop the workers, exit 0
 //     the same again: exit at once
+//     HUP         read certificates again
 //     USR1        reopen logs
 #pragma once
 

@@ -111,6 +111,7 @@ struct Status {
     uint64_t memory_limit = 0;
     uint64_t access_log_dropped = 0;  // lines
     uint64_t log_dropped = 0;
+    uint64_t reloads = 0, failed_reloads = 0;
 
     // Traffic makes sense: started, not draining, and some upstream has a backend that is up.
     bool is_ready() const;

@@ -44,6 +44,7 @@ class Checks {
     void upstream(const Upstream& upstream);
     void workers(const Upstream& upstream, const std::string& path);
     void servers(const Upstream& upstream, const std::string& path);
+    void server_names(const Upstream& upstream, const std::string& path);
     void queue(const Upstream& upstream, const std::string& path);
     void timeouts(const Upstream& upstream, const std::string& path);
     void abandoned(const Upstream& upstream, const std::string& path);
@@ -124,6 +125,7 @@ void Checks::upstream(const Upstream& upstream) {
     }
     if (upstream.workers) workers(upstream, path + ".workers");
     servers(upstream, path);
+    server_names(upstream, path);
     queue(upstream, path);
     timeouts(upstream, path);
     abandoned(upstream, path);
@@ -187,6 +189,18 @@ void Checks::servers(const Upstream& upstream, const std::string& path) {
     if (upstream.tls && upstream.servers.empty()) {
         error(path + ".tls",
               "is for servers, and there are none: workers are reached without it; leave it out");
+    }
+}
+
+void Checks::server_names(const Upstream& upstream, const std::string& path) {
+    if (!upstream.tls || !upstream.tls->verify || !upstream.tls->server_name.empty()) return;
+    for (size_t i = 0; i < upstream.servers.size(); ++i) {
+        if (upstream.servers[i].address.kind != Address::Kind::unix) continue;
+        error(path + ".tls",
+              fmt::format("lacks server_name: servers[{}] is a unix socket, which says nothing of "
+                          "whose certificate is right; give the name that it is for",
+                          i));
+        return;
     }
 }
 

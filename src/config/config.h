@@ -36,7 +36,8 @@ struct ListenTls {
 struct Listen {
     Address address;
     bool http1 = true;
-    bool http2 = true;  // cleartext: by prior knowledge
+    bool http2 = true;            // cleartext: by prior knowledge
+    bool proxy_protocol = false;  // connections begin with a PROXY header, which says whose they are
     std::optional<ListenTls> tls;
 
     bool operator==(const Listen&) const = default;

@@ -66,6 +66,7 @@ void read_listen(const Value& item, Listen& out) {
             s.error("", "has no address; write address: 0.0.0.0:8000, or unix:/path");
         }
         read_protocols(s, out);
+        s.flag("proxy_protocol", out.proxy_protocol);
         s.section("tls", [&out](Section& inner) { read_listen_tls(inner, out.tls.emplace()); });
     });
 }

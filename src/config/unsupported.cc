@@ -24,12 +24,7 @@ class Refusals {
     std::vector<Problem> found_;
 };
 
-void of_listener(const Listen& listen, const std::string& path, Refusals& out) {
-    if (listen.tls) out.add(path + ".tls", "TLS is");
-}
-
 void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
-    if (upstream.tls) out.add(path + ".tls", "TLS to backends is");
     if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");
     if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {
         out.add(path + ".circuit_breaker.max_retries", "a limit of retries is");
@@ -44,9 +39,6 @@ void of_upstream(const Upstream& upstream, const std::string& path, Refusals& ou
 
 std::vector<Problem> unsupported(const Config& config, const Places& places) {
     Refusals out(places);
-    for (size_t i = 0; i < config.listen.size(); ++i) {
-        of_listener(config.listen[i], fmt::format("listen[{}]", i), out);
-    }
     for (const Upstream& upstream : config.upstreams)
         of_upstream(upstream, "upstreams." + upstream.name, out);
     if (!config.devices.empty()) out.add("devices", "slots of devices are");

@@ -40,6 +40,7 @@ constexpr RuleFacts rules[] = {
     {Rule::version_invalid, "version_invalid", 400},
     {Rule::version_unsupported, "version_unsupported", 505},
     {Rule::http2_preface, "http2_preface", 505},
+    {Rule::http_on_tls_port, "http_on_tls_port", 400},
     {Rule::status_line_malformed, "status_line_malformed", 400},
     {Rule::status_invalid, "status_invalid", 400},
     {Rule::unexpected_101, "unexpected_101", 400},

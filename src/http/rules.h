@@ -19,7 +19,7 @@ enum class Rule : uint8_t {
     // request line
     request_line_malformed, method_unknown, target_too_long, target_invalid, target_form, target_userinfo,
     target_escape, path_above_root, path_ambiguous, version_missing, version_invalid, version_unsupported,
-    http2_preface,
+    http2_preface, http_on_tls_port,
     // status line
     status_line_malformed, status_invalid, unexpected_101,
     // fields

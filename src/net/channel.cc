@@ -7,6 +7,8 @@
 #include <unistd.h>
 #include <utility>
 
+#include "net/tls.h"
+
 namespace penstock {
 
 namespace {
@@ -16,10 +18,13 @@ constexpr int most_pieces = 64;
 constexpr uint32_t least_read = 2048;
 }  // namespace
 
+Channel::Channel(Loop& loop, ChannelUser& user) : loop_(loop), user_(user) {}
+
 Channel::~Channel() {
     unlink();
     if (fd_ < 0) return;
     if (watching_) event_del(&event_);
+    if (tls_) say_goodbye();
     ::close(fd_);
 }
 
@@ -42,6 +47,8 @@ void Channel::take_over(Channel& from) {
     short watched = std::exchange(from.watching_, short{0});
     is_unix_ = from.is_unix_;
     error_ = from.error_;
+    tls_ = std::move(from.tls_);
+    if (sealed_bytes() > 0) want_flush();
     input_ = std::move(from.input_);
     begin_ = std::exchange(from.begin_, 0);
     end_ = std::exchange(from.end_, 0);
@@ -50,6 +57,9 @@ void Channel::take_over(Channel& from) {
     bytes_written_ = from.bytes_written_;
     last_sent_ = from.last_sent_;
     readable_ = from.readable_;
+    socket_readable_ = from.socket_readable_;
+    handshaking_ = from.handshaking_;
+    truncated_ = from.truncated_;
     writable_ = from.writable_;
     fin_seen_ = from.fin_seen_;
     at_end_ = from.at_end_;
@@ -71,6 +81,7 @@ int Channel::connect(const SocketAddress& address) {
     connecting_ = error == EINPROGRESS;
     writable_ = !connecting_;
     watch(is_unix_ && !connecting_ ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
+    if (tls_ && !connecting_) receive_sealed(0);  // begins the handshake
     return error_ = 0;
 }
 
@@ -93,18 +104,21 @@ void Channel::on_event(int, short what, void* arg) {
         }
         if (!(what & EV_WRITE)) return;
         self.connecting_ = false;
-        self.loop_.turn().mark(self.user_);
+        if (self.tls_)
+            self.receive_sealed(0);  // begins the handshake
+        else
+            self.loop_.turn().mark(self.user_);
     }
     if (what & EV_WRITE) {
         self.writable_ = true;
-        if (!self.output_.empty() || (self.shut_ && !self.shut_done_)) self.want_flush();
+        if (self.output_bytes() > 0 || (self.shut_ && !self.shut_done_)) self.want_flush();
     }
     if (what & EV_CLOSED) {
         self.fin_seen_ = true;
         if (self.is_unix_ && both_ways_closed(self.fd_)) self.write_failed_ = true;
     }
     if (!(what & (EV_READ | EV_CLOSED))) return;
-    self.readable_ = true;
+    self.readable_ = self.socket_readable_ = true;
     if (!self.paused_) return self.read_some();
     // libevent shows a reset as data. Reading would tell, but nobody wants bytes now: ask.
     if (!(what & EV_CLOSED)) self.look_for_reset();
@@ -126,24 +140,21 @@ void Channel::look_for_reset() {
     int error = socket_error(fd_);  // forgets it
     if (error == 0) return;
     error_ = error;
-    reset_ = write_failed_ = readable_ = true;  // what came before the reset can still be read
+    reset_ = write_failed_ = readable_ = socket_readable_ =
+        true;  // what came before the reset can still be read
     output_.clear();
     loop_.turn().mark(user_);
 }
 
 void Channel::read_some() {
     if (fd_ < 0 || connecting_) return;
-    size_t got = 0;
+    const uint64_t until = bytes_read_ + most_read_a_turn;
     filling_ = true;
-    while (readable_ && !paused_ && !dead_ && got < most_read_a_turn) {
+    while (readable_ && !paused_ && !dead_ && bytes_read_ < until) {
         if (!make_room()) break;
-        uint32_t room = input_->capacity - end_;
-        ssize_t n = ::recv(fd_, input_->data() + end_, room, 0);
+        ssize_t n = receive(input_->capacity - end_);
         if (n > 0) {
             end_ += static_cast<uint32_t>(n);
-            got += static_cast<size_t>(n);
-            bytes_read_ += static_cast<uint64_t>(n);
-            if (n < room && !fin_seen_) readable_ = false;
             if (finishing_) {
                 discarded_ += static_cast<uint32_t>(n);
                 discard_input();
@@ -152,15 +163,16 @@ void Channel::read_some() {
             }
         } else if (n == 0 && reset_) {
             fail(error_);
+        } else if (n == 0 && handshaking_) {
+            fail(ECONNRESET);
         } else if (n == 0) {
             readable_ = false;
             fin_seen_ = at_end_ = true;
             if (finishing_) loop_.turn().mark(user_);
         } else if (errno == EINTR) {
             continue;
-        } else {
-            readable_ = false;
-            if (errno != EAGAIN) fail(errno);
+        } else if (errno != EAGAIN) {
+            fail(errno);
         }
         user_.fill();
     }
@@ -168,6 +180,18 @@ void Channel::read_some() {
     compact();
     // One fast socket must not own a turn: what is left waits for the next one.
     if (readable_ && !paused_ && !dead_) loop_.turn().mark(user_);
+}
+
+// As recv(), and says in readable_ whether there is more. A short read ends the reading, unless the other
+// side has closed: then there is the end to be read.
+ssize_t Channel::receive(uint32_t room) {
+    if (tls_) return receive_sealed(room);
+    ssize_t n = ::recv(fd_, input_->data() + end_, room, 0);
+    if (n > 0) bytes_read_ += static_cast<uint64_t>(n);
+    if (n > 0 && (n == room || fin_seen_)) return n;
+    if (n < 0 && errno == EINTR) return n;
+    readable_ = socket_readable_ = false;
+    return n;
 }
 
 // Room to read into, in one run with what is unread: a parser looks at contiguous bytes.
@@ -192,6 +216,7 @@ bool Channel::make_room() {
 
 // Between turns an idle connection holds no chunk, and one with a few unread bytes a small one.
 void Channel::compact() {
+    if (tls_) tls_->let_go_of_buffers();
     if (!input_) return;
     uint32_t unread = end_ - begin_;
     if (unread == 0) {
@@ -236,12 +261,14 @@ void Channel::finish() {
 
 void Channel::flush(Time now) {
     if (fd_ < 0 || connecting_ || dead_) return;
-    while (!output_.empty() && writable_ && !write_failed_) {
+    if (tls_ && !seal()) return fail(EPROTO);
+    Bytes& out = wire_output();
+    while (!out.empty() && writable_ && !write_failed_) {
         iovec parts[most_pieces];
         msghdr message{};
         message.msg_iov = parts;
-        message.msg_iovlen = static_cast<size_t>(output_.gather(parts, most_pieces));
-        size_t all = output_.size();
+        message.msg_iovlen = static_cast<size_t>(out.gather(parts, most_pieces));
+        size_t all = out.size();
         ssize_t n = ::sendmsg(fd_, &message, MSG_NOSIGNAL);
         if (n < 0) {
             if (errno == EINTR) continue;
@@ -256,22 +283,22 @@ void Channel::flush(Time now) {
             break;
         }
         bytes_written_ += static_cast<uint64_t>(n);
-        output_.drop(static_cast<size_t>(n));
+        out.drop(static_cast<size_t>(n));
         last_sent_ = now;
         if (static_cast<size_t>(n) < all && message.msg_iovlen < most_pieces) writable_ = false;
     }
     if (write_failed_) {
         output_.clear();  // nobody will read it; what the other side had to say may still be readable
+        out.clear();
         loop_.turn().mark(user_);
     }
-    if (is_unix_ && !write_failed_)
-        watch(output_.empty() ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
-    if (output_.empty() && shut_ && !shut_done_) {
+    if (is_unix_ && !write_failed_) watch(out.empty() ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
+    if (output_bytes() == 0 && shut_ && !shut_done_) {
         ::shutdown(fd_, SHUT_WR);
         shut_done_ = true;
         if (finishing_ || tell_when_drained_) loop_.turn().mark(user_);
     }
-    if (tell_when_drained_ && output_.size() < most_output / 2) {
+    if (tell_when_drained_ && output_bytes() < most_output / 2) {
         tell_when_drained_ = false;
         loop_.turn().mark(user_);
     }

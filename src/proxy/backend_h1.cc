@@ -4,6 +4,7 @@
 #include "http/forward.h"
 #include "http/upgrade.h"
 #include "proxy/abandoned_work.h"
+#include "proxy/backend_tls.h"
 #include "proxy/data_loop.h"
 #include "proxy/dialing.h"
 #include "proxy/outlier.h"
@@ -33,6 +34,7 @@ void BackendH1::reap() {
 
 int BackendH1::dial(const SocketAddress& address, Time now) {
     dialed_ = address;
+    secure_backend(channel_, loop_, upstream_, backend_);
     int error = channel_.connect(address);
     if (may_pass(error)) {
         loop_.turn().arm(deadline_, now + dial_again);
@@ -69,7 +71,10 @@ bool BackendH1::is_usable() const {
 void BackendH1::fill() {
     switch (state_) {
         case State::dialing:
-            if (channel_.dead()) fail(Cause::connect_failure);
+            if (channel_.dead()) {
+                note_handshake(channel_, loop_, upstream_, backend_);
+                fail(Cause::connect_failure);
+            }
             if (!channel_.connecting() && !channel_.dead() && exchange_) loop_.turn().mark(*this);
             return;
         case State::busy:
@@ -196,7 +201,7 @@ void BackendH1::response_done() {
 // completes nothing.
 void BackendH1::ended_by_backend() {
     bool whole = !reading_head_ && !broken_ && !channel_.dead() &&
-                 (framing_.tunnel || body_reader_.finish() == BodyStep::complete);
+                 (framing_.tunnel || (body_reader_.finish() == BodyStep::complete && !channel_.truncated()));
     if (whole) {
         response_done();
         if (exchange_) loop_.turn().mark(*exchange_);
@@ -331,6 +336,7 @@ void BackendH1::pool_or_close(const Ended& ended, bool wanted, Time now) {
 
 BackendSide::Remains BackendH1::take_remains(Time) {
     Outcome outcome = Outcome::early_close;
+    if (channel_.handshaking() && !channel_.dead()) note_handshake(channel_, loop_, upstream_, backend_);
     if (!request_begun)
         outcome = connected && reused ? Outcome::unused : Outcome::connect_failed;
     else if (answer_begun)
@@ -440,6 +446,7 @@ void BackendH1::run(Time now) {
             }
             if (!channel_.is_open() || channel_.connecting()) return;
             if (channel_.dead()) return fail(Cause::connect_failure);
+            note_handshake(channel_, loop_, upstream_, backend_);
             connected = true;
             state_ = State::busy;
             loop_.turn().mark(*exchange_);

@@ -91,7 +91,7 @@ class BackendH1 final : public ChannelUser, public Mortal, public Link<PoolTag>,
     uint32_t served_ = 0;
     uint64_t counted_in_ = 0, counted_out_ = 0;
     Time idle_since_{};
-    uint64_t events_when_pooled_ = 0;
+    uint32_t events_when_pooled_ = 0;
     State state_ = State::dialing;
     bool reading_head_ = true;
     bool response_complete_ = false;

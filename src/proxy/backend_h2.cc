@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "proxy/backend_tls.h"
 #include "proxy/data_loop.h"
 #include "proxy/dialing.h"
 
@@ -51,6 +52,7 @@ void BackendH2::reap() {
 
 int BackendH2::dial(const SocketAddress& address, Time now) {
     dialed_ = address;
+    secure_backend(channel_, loop_, upstream_, backend_);
     int error = channel_.connect(address);
     if (may_pass(error)) {
         loop_.turn().arm(deadline_, now + dial_again);
@@ -206,8 +208,12 @@ void BackendH2::run(Time now) {
                 if (may_pass(error)) return loop_.turn().arm(deadline_, now + dial_again);
                 if (error != 0 && error != EINPROGRESS) return lose(Cause::connect_failure);
             }
-            if (channel_.dead()) return lose(Cause::connect_failure);
+            if (channel_.dead()) {
+                note_handshake(channel_, loop_, upstream_, backend_);
+                return lose(Cause::connect_failure);
+            }
             if (!channel_.is_open() || channel_.connecting()) return;
+            note_handshake(channel_, loop_, upstream_, backend_);
             return opened();
         case State::open: {
             bool over = channel_.dead() || channel_.at_end() || channel_.write_failed() || broken_;
@@ -232,7 +238,7 @@ void BackendH2::opened() {
     deadline_.disarm();
     for (BackendStream* at = streams_.front(); at; at = streams_.next(*at)) at->connection_opened();
     if (stream_count_ == 0) leave_if_idle();
-    if (channel_.readable()) channel_.resume();
+    channel_.resume();  // its settings may have come with the end of a handshake
     want_flush();
 }
 

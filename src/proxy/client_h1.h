@@ -28,6 +28,9 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     // Idle ones go now, others after their exchange.
     void drain();
     void stop_now();
+    // The connection itself breaks a rule: it is answered once, and closed. In advance, instead of any
+    // request.
+    void refuse_connection(Rule rule) { refuse(Cause::bad_request, rule); }
     bool has_connection() const { return channel_.is_open(); }  // false: another session has taken it over
 
     // Channel and task

@@ -103,13 +103,26 @@ void DataLoop::accept(int fd, const SocketAddress& from, uint16_t port, uint16_t
     origin.listener = listener;
     // A unix socket's other end is on this machine, and its permissions say who may come.
     origin.trusted = is_unix || snapshot_.trusts(from.ip());
-    if (!config().listen[origin.listener].http1)
+    const Listen& listen = config().listen[origin.listener];
+    if (listen.tls || listen.proxy_protocol)
+        greetings_.make(*this, fd, is_unix, std::move(origin));
+    else if (!listen.http1)
         h2_clients_.make(*this, fd, is_unix, std::move(origin));
     else
         clients_.make(*this, fd, is_unix, std::move(origin));
 }
 
+ClientH1& DataLoop::go_on_with_http1(Channel& from, ClientOrigin&& origin) {
+    return *clients_.make(*this, from, std::move(origin));
+}
+
 void DataLoop::accept_paused(int) { stats_.accept_paused(); }
+
+bool DataLoop::may_log_tls(Time now) {
+    if (tls_logged_ != Time::min() && now - tls_logged_ < 1s) return false;
+    tls_logged_ = now;
+    return true;
+}
 
 void DataLoop::free(Exchange* exchange) {
     exchanges_.free(exchange);
@@ -129,6 +142,12 @@ void DataLoop::free(ClientH2* client) {
 }
 
 void DataLoop::free(ClientStream* stream) { h2_streams_.free(stream); }
+
+void DataLoop::free(Greeting* greeting) {
+    bool with_its_connection = greeting->has_connection();
+    greetings_.free(greeting);
+    client_over(with_its_connection);
+}
 
 // A client's session is freed; its connection ends with it, unless another session has taken it over.
 void DataLoop::client_over(bool with_its_connection) {
@@ -237,7 +256,9 @@ void DataLoop::leave() {
 }
 
 void DataLoop::check_whether_done() {
-    if (!draining() || clients_.live() > 0 || h2_clients_.live() > 0 || exchanges_.live() > 0) return;
+    if (!draining() || clients_.live() > 0 || h2_clients_.live() > 0 || greetings_.live() > 0 ||
+        exchanges_.live() > 0)
+        return;
     // Each time: a connection that another loop has accepted may still have been on its way to this one.
     finished_.store(true, std::memory_order_relaxed);
     shared_.post.wake_main();
@@ -245,6 +266,7 @@ void DataLoop::check_whether_done() {
 }
 
 void DataLoop::stop_now() {
+    greetings_.for_each([](Greeting& greeting) { greeting.stop_now(); });
     clients_.for_each([](ClientH1& client) { client.stop_now(); });
     h2_clients_.for_each([](ClientH2& client) { client.stop_now(); });
     backends_.for_each([](BackendH1& backend) { backend.stop_now(); });

@@ -4,8 +4,10 @@
 #pragma once
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "base/memory.h"
@@ -20,7 +22,9 @@
 #include "proxy/backend_pool.h"
 #include "proxy/client_h1.h"
 #include "proxy/client_h2.h"
+#include "proxy/credentials.h"
 #include "proxy/exchange.h"
+#include "proxy/greeting.h"
 #include "proxy/snapshot.h"
 #include "proxy/stats.h"
 
@@ -73,6 +77,12 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     const H2Limits& h2_limits() const { return h2_limits_; }
     H2Memory& h2_memory() { return h2_memory_; }
     BackendPool& pool() { return pool_; }
+    const Credentials& credentials() const { return *credentials_; }
+    void use(std::shared_ptr<const Credentials> credentials) { credentials_ = std::move(credentials); }
+    // The last sessions with this backend. They stay where they are.
+    TlsSessions& tls_sessions(BackendId backend) { return tls_sessions_[{backend.upstream, backend.index}]; }
+    // Whether a failed handshake with a backend may be logged: each second one is.
+    bool may_log_tls(Time now);
     uint64_t random() { return random_(); }
     AccessLines* access_log() { return access_.get(); }
     std::span<Field> field_room() { return field_room_; }
@@ -86,6 +96,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     }
     void free(Exchange* exchange);
     // What a connection speaks is known: goes on with it, in advance.
+    ClientH1& go_on_with_http1(Channel& from, ClientOrigin&& origin);
     void go_on_with_http2(Channel& from, ClientOrigin&& origin) {
         h2_clients_.make(*this, from, std::move(origin));
     }
@@ -94,6 +105,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     void free(ClientH1* client);
     void free(ClientH2* client);
     void free(ClientStream* stream);
+    void free(Greeting* greeting);
     void free(BackendH1* backend);
     void backend_is_gone() { check_whether_done(); }
     Handle handle(const Exchange* exchange) const { return exchanges_.handle(exchange); }
@@ -119,6 +131,9 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     const Snapshot& snapshot_;
     MemoryAccount memory_;
     Stats stats_;
+    std::shared_ptr<const Credentials> credentials_ = std::make_shared<Credentials>();
+    std::map<std::pair<UpstreamId, uint16_t>, TlsSessions> tls_sessions_;
+    Time tls_logged_ = Time::min();
     H1Limits h1_limits_;
     H2Limits h2_limits_;
     H1Limits response_limits_;
@@ -128,6 +143,7 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     Connector* connector_ = this;
     Slab<Exchange> exchanges_;
     H2Memory h2_memory_;
+    Slab<Greeting> greetings_;
     Slab<ClientH1> clients_;
     Slab<ClientH2> h2_clients_;
     Slab<ClientStream> h2_streams_;

@@ -15,6 +15,8 @@ Answer answer_to(Cause cause, Rule rule, const StatusCodes* codes) {
     switch (cause) {
         case Cause::none: break;
         case Cause::bad_request: {
+            if (rule == Rule::http_on_tls_port)
+                return {400, "bad_request", "plain HTTP was sent to a port that speaks TLS; use https://"};
             uint16_t status = rule_status(rule);
             return {status ? status : uint16_t{400}, "bad_request", "the request is malformed or ambiguous"};
         }

@@ -11,6 +11,7 @@ namespace {
 
 constexpr double nanosecond = 1e-9;
 constexpr std::string_view sides[] = {"client", "backend"};
+constexpr std::string_view handshake_kinds[] = {"full", "resumed"};
 constexpr std::string_view directions[] = {"in", "out"};
 constexpr std::string_view retry_outcomes[] = {"succeeded", "failed", "refused"};
 constexpr std::string_view abandon_outcomes[] = {"completed", "closed", "worker_exit", "given_up"};
@@ -93,6 +94,11 @@ StatsBook::StatsBook() {
     http2_floods_ =
         counter("penstock_http2_floods_total",
                 "HTTP/2 connections of clients that were cut off for what they flooded us with.", {"kind"});
+    tls_handshakes_ =
+        counter("penstock_tls_handshakes_total", "TLS handshakes that were done.", {"side", "kind"});
+    tls_failures_ = counter("penstock_tls_failures_total", "TLS handshakes that failed.", {"side", "reason"});
+    proxy_headers_ = counter("penstock_proxy_header_failures_total",
+                             "Connections closed for want of a good PROXY header.", {"reason"});
     models_.resize(1);
 }
 
@@ -125,6 +131,9 @@ Stats::Stats(StatsBook& book) : book_(book), page_(book.series_.open_page()), mo
         connections_total_[side] = series.series(book_.connections_total_, {sides[side]});
         for (size_t direction = 0; direction < 2; ++direction)
             bytes_[side][direction] = series.series(book_.bytes_, {sides[side], directions[direction]});
+        for (size_t resumed = 0; resumed < 2; ++resumed)
+            tls_handshakes_[side][resumed] =
+                series.series(book_.tls_handshakes_, {sides[side], handshake_kinds[resumed]});
     }
     accept_pauses_ = series.series(book_.accept_pauses_, {});
     for (size_t kind = 1; kind < h2_flood_count; ++kind)
@@ -223,6 +232,16 @@ void Stats::wasted(UpstreamLabel upstream, ModelLabel model, ReasonLabel cause, 
               static_cast<uint64_t>(backend_time.count()));
 }
 
+void Stats::tls_failed(Wire side, ReasonLabel reason) {
+    page_.add(series_of(Kind::tls_failures, UpstreamLabel::none, RouteLabel::none, ModelLabel::none,
+                        static_cast<uint16_t>(at(side) << 8 | reason.number), reason.name));
+}
+
+void Stats::proxy_header_failed(ReasonLabel reason) {
+    page_.add(series_of(Kind::proxy_headers, UpstreamLabel::none, RouteLabel::none, ModelLabel::none,
+                        reason.number, reason.name));
+}
+
 SeriesId Stats::in_flight_of(UpstreamLabel upstream, std::string_view backend) {
     return book_.series_.series(book_.in_flight_, {book_.upstream_name(upstream), backend});
 }
@@ -256,6 +275,8 @@ SeriesId Stats::make_series(Kind kind, UpstreamLabel upstream, RouteLabel route,
         case Kind::retries: return series.series(book_.retries_, {u, name});
         case Kind::abandoned: return series.series(book_.abandoned_, {u, name});
         case Kind::wasted: return series.series(book_.wasted_, {u, model_name(upstream, model), name});
+        case Kind::tls_failures: return series.series(book_.tls_failures_, {sides[code >> 8], name});
+        case Kind::proxy_headers: return series.series(book_.proxy_headers_, {name});
     }
     return {};
 }

@@ -98,6 +98,7 @@ class StatsBook {
     FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_,
         circuit_open_, grpc_;
     FamilyId accept_pauses_, http2_floods_;
+    FamilyId tls_handshakes_, tls_failures_, proxy_headers_;
 };
 
 class Stats {
@@ -119,6 +120,9 @@ class Stats {
     void bytes(Wire side, Flow direction, uint64_t n) { page_.add(bytes_[at(side)][at(direction)], n); }
     void http2_flood(H2Flood kind) { page_.add(http2_floods_[at(kind)]); }
     void accept_paused() { page_.add(accept_pauses_); }
+    void tls_handshake(Wire side, bool resumed) { page_.add(tls_handshakes_[at(side)][resumed]); }
+    void tls_failed(Wire side, ReasonLabel reason);
+    void proxy_header_failed(ReasonLabel reason);
 
     // In flight on a backend of an upstream without limits. The park counts the others: its numbers are shown
     // for them.
@@ -130,7 +134,17 @@ class Stats {
     struct Durations {
         SeriesId whole, queue, backend, first_byte;
     };
-    enum class Kind : uint8_t { requests = 1, rejections, circuit_open, retries, abandoned, wasted, grpc };
+    enum class Kind : uint8_t {
+        requests = 1,
+        rejections,
+        circuit_open,
+        retries,
+        abandoned,
+        wasted,
+        tls_failures,
+        proxy_headers,
+        grpc
+    };
 
     static size_t at(auto e) { return static_cast<size_t>(e); }
     void opened(SeriesId now, SeriesId total) { page_.add(now), page_.add(total); }
@@ -153,6 +167,7 @@ class Stats {
     std::vector<bool> models_full_;  // by upstream: all its models are in model_at_; another one is `other`
     SeriesId connections_[2], connections_total_[2], bytes_[2][2], accept_pauses_;
     SeriesId http2_floods_[h2_flood_count];
+    SeriesId tls_handshakes_[2][2];
 };
 
 }  // namespace penstock

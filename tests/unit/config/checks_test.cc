@@ -119,9 +119,7 @@ upstreams:
     circuit_breaker: {max_retries: 4}
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
-)") == "p.yaml:3:30: listen[1].tls: TLS is not supported by this version; leave it out\n"
-       "p.yaml:8:5: upstreams.a.tls: TLS to backends is not supported by this version; leave it out\n"
-       "p.yaml:11:5: upstreams.a.health_check: a health check of running backends is not supported by this "
+)") == "p.yaml:11:5: upstreams.a.health_check: a health check of running backends is not supported by this "
        "version; leave it out\n"
        "p.yaml:12:23: upstreams.a.circuit_breaker.max_retries: a limit of retries is not supported by this "
        "version; leave it out\n"
