@@ -371,7 +371,7 @@ Status RunningServer::status() {
     for (size_t i = 0; i < config_.rate_limits.size(); ++i) {
         const RateLimit& limit = config_.rate_limits[i];
         LimitTally tally = limiter_->tally(i);
-        out.rate_limits.push_back({limit.name, limit.dry_run, tally.keys, limit.keys, tally.in_flight,
+        out.rate_limits.push_back({limit.name, limit.dry_run, tally.keys, limit.most_keys(), tally.in_flight,
                                    tally.passed, tally.held,
                                    limit.dry_run ? tally.dry_refused : tally.refused, tally.forgiven});
     }

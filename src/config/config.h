@@ -381,6 +381,8 @@ struct RateLimit {
     uint32_t keys = 100'000;   // that are remembered at a time
     uint8_t ipv6_prefix = 64;  // of client_ip: addresses that are alike in so many bits are one client
 
+    uint32_t most_keys() const { return key == LimitKey::global ? 1 : keys; }
+
     bool operator==(const RateLimit&) const = default;
 };
 

@@ -173,12 +173,42 @@ void describe_memory(const Config& config, const MemoryBound& bound, Out out) {
                    roughly(bound.connections), config.limits.connections);
     fmt::format_to(out, "  {:>9} for the process and its {}\n", roughly(bound.itself),
                    counted(config.threads, "loop"));
+    if (bound.rate_limits > 0)
+        fmt::format_to(out, "  {:>9} for the keys that rate limits remember (keys)\n",
+                       roughly(bound.rate_limits));
     fmt::format_to(out,
                    "  {:>9} more if each client sends a head of {} (limits.header_bytes) and reads nothing\n",
                    roughly(bound.extremes), format_size(config.limits.header_bytes));
     if (bound.http2 > 0)
         fmt::format_to(out, "  {:>9} more if each speaks HTTP/2, with up to {} requests at once\n",
                        roughly(bound.http2), config.limits.max_concurrent_streams);
+}
+
+std::string described(const RateLimit& limit) {
+    constexpr std::string_view keys[] = {"each client_ip", "each header:", "each cookie:",
+                                         "each path:",     "each route",   "all requests together"};
+    std::string text;
+    if (limit.rate) {
+        text = fmt::format("{}, {} at once after a rest", format_rate(*limit.rate), limit.burst);
+        if (!limit.cost_header.empty()) text += fmt::format(", a request costs its {}", limit.cost_header);
+        text += limit.delay == Duration::zero()
+                    ? ", then 429"
+                    : fmt::format(", then held back for {} at most, then 429", format_duration(limit.delay));
+    }
+    if (limit.concurrency > 0)
+        text +=
+            fmt::format("{}{} in flight", text.empty() ? "" : "; ", counted(limit.concurrency, "request"));
+    return fmt::format("{}: {}; {}{}{}{}", limit.name, text, keys[static_cast<size_t>(limit.key)],
+                       limit.key_name, limit.match == Match{} ? "" : ", of " + described(limit.match),
+                       limit.dry_run ? " (dry run: nobody is refused)" : "");
+}
+
+void describe_rate_limits(const Config& config, Out out) {
+    std::string_view title = "limits";
+    for (const RateLimit& limit : config.rate_limits) {
+        fmt::format_to(out, "{:<9} {}\n", title, described(limit));
+        title = "";
+    }
 }
 
 }  // namespace
@@ -199,6 +229,7 @@ std::string describe(const Config& config, const MemoryBound& bound, const std::
                        route.strip_prefix ? fmt::format(", without {}", route.match.prefix) : "");
         title = "";
     }
+    describe_rate_limits(config, out);
     for (const Upstream& upstream : config.upstreams) describe_upstream(upstream, out);
     describe_memory(config, bound, out);
     if (warnings.empty()) return text;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "policy/limit_table.h"
+
 namespace penstock {
 
 namespace {
@@ -32,6 +34,8 @@ MemoryBound memory_bound(const Config& config) {
     MemoryBound bound;
     bound.bodies = config.limits.memory;
     bound.itself = MemoryBound::process + config.threads * MemoryBound::loop;
+    for (const RateLimit& limit : config.rate_limits)
+        bound.rate_limits += LimitTable::bytes(limit.most_keys());
     uint64_t small = MemoryBound::idle_connection + MemoryBound::request + MemoryBound::small_chunk;
     bound.connections =
         clients * small + backends * (MemoryBound::idle_connection + MemoryBound::small_chunk);

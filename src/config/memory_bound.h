@@ -24,12 +24,13 @@ struct MemoryBound {
 
     uint64_t bodies = 0;       // limits.memory
     uint64_t itself = 0;       // the process and its loops
+    uint64_t rate_limits = 0;  // their tables, full of keys
     uint64_t connections = 0;  // limits.connections, each with a small request in flight
     uint64_t extremes = 0;     // on top: every head as large as allowed, and nobody reads what is sent to him
 
     uint64_t http2 = 0;  // on top: all clients speak HTTP/2, each with as many streams as it may have
 
-    uint64_t usual() const { return bodies + itself + connections; }
+    uint64_t usual() const { return bodies + itself + rate_limits + connections; }
     uint64_t most() const { return usual() + extremes + http2; }
 };
 

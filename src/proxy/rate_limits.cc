@@ -97,7 +97,7 @@ std::vector<LimitRules> limit_rules(const Config& config) {
         rules.burst = limit.burst;
         rules.delay = limit.delay;
         rules.concurrency = limit.concurrency;
-        rules.keys = limit.key == LimitKey::global ? 1 : limit.keys;
+        rules.keys = limit.most_keys();
         rules.dry_run = limit.dry_run;
     }
     return out;

@@ -147,6 +147,13 @@ TEST_CASE("the memory bound grows with what is allowed, and with nothing else") 
     CHECK(few.http2 == 100 * 20 * KiB + 100 * 5 * KiB);
     CHECK(bound("listen: [{address: \"127.0.0.1:1\", protocols: [http1]}]\n" + with_workers("")).http2 == 0);
 
+    MemoryBound limited = bound(
+        std::string(small) + with_workers("") +
+        "rate_limits: [{name: a, key: client_ip, rate: 1/s, keys: 1000}, {name: b, key: global, rate: 1/s}]");
+    CHECK(limited.rate_limits > 1000 * 60);
+    CHECK(limited.rate_limits < 1000 * 80 + 200);
+    CHECK(limited.usual() == one.usual() + limited.rate_limits);
+
     MemoryBound queued = bound(std::string(small) + with_workers("queue: {size: 100000}"));
     CHECK(queued.most() == one.most());  // who waits is a connection too, and has its body in limits.memory
     MemoryBound two = bound(std::string(small) + with_workers("", "count: 2"));

@@ -73,6 +73,21 @@ memory    at most 1.5GiB; 1.1GiB while heads are small and answers are read
 )");
 }
 
+TEST_CASE("each rate limit is a line of what check tells, and its keys a line of the memory") {
+    std::string text = described(beside(R"(
+rate_limits:
+  - {name: per-client, key: client_ip, rate: 10/s, burst: 20}
+  - {name: tenants, key: "header:authorization", concurrency: 4, match: {prefix: /api/}}
+  - {name: work, key: global, rate: 600/m, delay: 2s, cost: "header:x-cost", concurrency: 1, dry_run: true})"));
+    CHECK(text.find(R"(
+limits    per-client: 10/s, 20 at once after a rest, then 429; each client_ip
+          tenants: 4 requests in flight; each header:authorization, of /api/*
+          work: 600/m, 10 at once after a rest, a request costs its x-cost, then held back for 2s at most, then 429; 1 request in flight; all requests together (dry run: nobody is refused)
+)") != text.npos);
+    CHECK(text.find("for the keys that rate limits remember") != text.npos);
+    CHECK(described(beside("")).find("rate limits") == std::string::npos);
+}
+
 TEST_CASE("a shell command is shown as it was written, and no queue as none") {
     std::string text = described(
         "admin: off\nupstreams: {a: {workers: {command: \"exec serve ${PORT}\"}, queue: {size: 0}, "
