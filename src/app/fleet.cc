@@ -38,7 +38,7 @@ class ServerProbe final : public Task {
             probe_.ask({address_, "", 0, upstream_.settings.timeouts.connect});
             return;
         }
-        if (probe_.is_asking()) return;
+        if (probe_.is_asking() || upstream_.backend(backend_).leaving) return;
         bool alive = probe_.outcome().is_good;
         if (told_ ? alive != told_alive_ : !alive)
             log::info("upstream {}: server {} is {}", upstream_.name(), address_.text,

@@ -10,6 +10,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/address.h"
@@ -18,7 +19,6 @@
 #include "net/socket.h"
 
 struct evdns_base;
-struct evutil_addrinfo;
 
 namespace penstock {
 
@@ -63,12 +63,19 @@ class Lookup {
 
   private:
     struct Question;
-    static void on_answer(int error, evutil_addrinfo* found, void* question);
+    bool find_in_hosts(const std::string& host);
+    void ask(Family family, const std::string& host);
+    void answered(Family family, Answer&& answer);
+    static void on_answer(int error, char type, int count, int ttl, void* addresses, void* question);
 
     Resolver& resolver_;
     Task& owner_;
+    uint16_t port_ = 0;
     std::array<Question*, families> asked_{};  // evdns gives each back in on_answer, which frees it
     std::array<std::optional<Answer>, families> answers_;
 };
+
+// Of a file such as /etc/hosts: what stands before the name, as text.
+std::vector<std::string> addresses_in_hosts(std::string_view file, std::string_view name);
 
 }  // namespace penstock

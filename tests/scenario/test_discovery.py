@@ -216,6 +216,21 @@ def test_one_kind_of_address_may_fail_while_the_other_is_found(penstock, made, t
     wait_backends(running, three[1].name)
 
 
+def test_a_kind_of_address_that_a_name_has_no_longer_leaves(penstock, made):
+    try:
+        v6 = made(Here, "::1")
+    except OSError:
+        pytest.skip("this machine has no ::1")
+    v4 = made(Here, "127.0.0.1", v6.port)
+    nameserver = made(NameServer, gpu_test=["127.0.0.1", "::1"])
+    running = start(penstock, nameserver, v6.port)
+    wait_backends(running, v4.name, v6.name)
+    nameserver.say("gpu.test", ["127.0.0.1"])           # AAAA: no error, and no address
+    wait_backends(running, v4.name)
+    nameserver.say("gpu.test", ["::1"])
+    wait_backends(running, v6.name)
+
+
 def test_names_of_etc_hosts_need_no_nameserver(penstock, made):
     server = made(Here, "127.0.0.1")
     nameserver = made(NameServer)

@@ -34,6 +34,7 @@ Status busy_status() {
                             .health = HealthStatus{true, "", {}, {{"passed", 5}}}});
     ocr.backends.push_back({.name = "10.0.0.5:80", .state = "down", .counted_by_loops = true});
     ocr.workers.push_back({.name = "ocr/0", .pid = 7, .state = "ready", .rss_bytes = 123456789});
+    ocr.names.push_back({.name = "gpu.test:80", .addresses = {"10.0.0.5:80"}, .found = 7, .failed = 2});
     ocr.worker_starts = 4;
     ocr.worker_exits = {{"signal 9", 3}};
     return status;
@@ -109,6 +110,9 @@ TEST_CASE("a scrape shows the state of queues, backends and workers") {
              R"(penstock_worker_rss_bytes{upstream="ocr",worker="ocr/0"} 123456789)",
              R"(penstock_worker_starts_total{upstream="ocr"} 4)",
              R"(penstock_worker_exits_total{upstream="ocr",reason="signal 9"} 3)",
+             R"(penstock_resolved_addresses{upstream="ocr",name="gpu.test:80"} 1)",
+             R"(penstock_resolutions_total{upstream="ocr",name="gpu.test:80",result="found"} 7)",
+             R"(penstock_resolutions_total{upstream="ocr",name="gpu.test:80",result="failed"} 2)",
              R"(penstock_build_info{version="0.1.0"} 1)",
              R"(penstock_ready 1)",
              R"(penstock_memory_limit_bytes 1073741824)",

@@ -54,6 +54,7 @@ TEST_CASE("the JSON has what the contract names") {
                           .ejections = EjectionStatus{2, {{"success_rate", 0}, {"consecutive_5xx", 3}}, 1, 0},
                           .health = HealthStatus{true, "GET /health -> 200", 250ms, {{"passed", 7}}}});
     u.workers.push_back({"u1/0", 0, 4711, "ready", 3, 2, 1 << 20, 90s, {}, "ended unasked"});
+    u.names.push_back({"gpu.test:80", {"10.0.0.1:80", "10.0.0.2:80"}, 7, 1, "timed out"});
     u.worker_starts = 3;
     u.worker_exits = {{"exit code 1", 2}};
     auto json = nlohmann::json::parse(status_json(status));
@@ -64,6 +65,11 @@ TEST_CASE("the JSON has what the contract names") {
     CHECK(json["loops"] == 4);
     CHECK(json["memory"]["limit"] == 1 << 30);
     auto& first = json["upstreams"]["u1"];
+    CHECK(first["names"][0]["name"] == "gpu.test:80");
+    CHECK(first["names"][0]["addresses"].size() == 2);
+    CHECK(first["names"][0]["found"] == 7);
+    CHECK(first["names"][0]["failed"] == 1);
+    CHECK(first["names"][0]["failure"] == "timed out");
     CHECK(first["serving"] == "serving");
     CHECK(first["queue"] == nlohmann::json{{"depth", 2}, {"size", 10}, {"bytes", 4096}});
     CHECK(first["abandoned"] == 1);
