@@ -15,13 +15,6 @@ constexpr size_t most_streams = 1024;
 // How long our goodbye may take to leave.
 constexpr Duration leave_time = 2s;
 
-H2Limits limits_of(const DataLoop& loop) {
-    H2Limits limits;
-    limits.head_bytes = loop.config().limits.header_bytes;
-    limits.fields = loop.config().limits.headers;
-    return limits;
-}
-
 }  // namespace
 
 BackendH2::BackendH2(DataLoop& loop, BackendH2Pool& pool, LiveUpstream& upstream, BackendId backend,
@@ -33,7 +26,7 @@ BackendH2::BackendH2(DataLoop& loop, BackendH2Pool& pool, LiveUpstream& upstream
       generation_(generation),
       channel_(loop.loop(), *this),
       deadline_(*this),
-      session_(H2Role::client, limits_of(loop), pool.memory(), loop.chunks(), *this) {
+      session_(H2Role::client, loop.h2_limits(), loop.h2_memory(), loop.chunks(), *this) {
     loop_.stats().connection_opened(Wire::backend);
 }
 

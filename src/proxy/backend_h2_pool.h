@@ -19,7 +19,6 @@ class BackendH2Pool {
     // As Connector::open.
     BackendSide* open(Exchange& exchange, Lease& lease, Outcome& outcome, Time now);
 
-    H2Memory& memory() { return memory_; }
     Handle handle(const BackendStream* stream) const { return streams_.handle(stream); }
     void woken(Handle handle);
     void drain();     // what is idle goes
@@ -39,7 +38,6 @@ class BackendH2Pool {
     Connections& of(BackendId backend);
 
     DataLoop& loop_;
-    H2Memory memory_;
     Slab<BackendH2> connections_;
     Slab<BackendStream> streams_;
     std::vector<std::vector<Connections>> by_backend_;

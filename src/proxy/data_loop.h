@@ -139,10 +139,10 @@ class DataLoop final : public Listener::Taker, public Loop::WakeTaker, public Co
     H1Limits response_limits_;
     std::vector<Field> field_room_;
     std::mt19937_64 random_;
+    H2Memory h2_memory_;
     BackendPool pool_;
     Connector* connector_ = this;
     Slab<Exchange> exchanges_;
-    H2Memory h2_memory_;
     Slab<Greeting> greetings_;
     Slab<ClientH1> clients_;
     Slab<ClientH2> h2_clients_;

@@ -354,6 +354,32 @@ def test_a_preface_without_a_request_is_closed_in_time(talk, echo):
     client.expect_end()
 
 
+def test_a_head_that_does_not_come_to_its_end_ends_the_connection_in_time(talk, scripted):
+    backend = scripted()
+    table = talk([backend], limits={"client_header_timeout": "200ms"})
+    client = Frames(dial(table.proxy.address)).hello()
+    client.send(headers(1, request("GET", "/"), end=True))
+    backend.next_request().respond("ok")
+    assert client.status(1) == 200
+    client.send(headers(3, request("GET", "/"), end=True, done=False))
+    assert client.goaway()[1] == NO_ERROR
+    client.close()
+
+
+def test_an_upload_that_stops_coming_is_408_and_the_connection_goes_on(talk, echo):
+    client = talk([echo()], limits={"client_body_timeout": "200ms"}).client()
+    stopped = client.start("POST", "/", body=b"half", end=False).wait_end()
+    assert (stopped.status, stopped["x-penstock-reason"]) == (408, "body_timeout")
+    assert client.request("GET", "/").status == 200
+
+
+def test_an_answer_that_a_client_stops_reading_is_reset_in_time_and_the_connection_goes_on(talk, gives_back):
+    client = talk([gives_back()], limits={"client_write_timeout": "200ms"}).client(window=20000)
+    stuck = client.start("GET", "/give/1000000").stop_reading().wait_end()
+    assert stuck.reset == int(h2.errors.ErrorCodes.CANCEL) and len(stuck.body) == 20000
+    assert client.request("GET", "/give/10").status == 200
+
+
 def test_a_listener_without_http2_says_so(talk, echo):
     table = talk([echo()], listen=[{"address": "127.0.0.1:0", "protocols": ["http1"]}])
     client = table.proxy.connect()
