@@ -75,7 +75,8 @@ Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, const Resolver
       stopped_(stopped),
       supervisor_(loop, *this),
       tick_(*this),
-      discovery_(loop, *this, resolver) {
+      discovery_(loop, *this, resolver),
+      health_(loop, *this) {
     loop_.turn().mark(*this);
 }
 
@@ -96,6 +97,7 @@ Result<> Fleet::add(const Upstream& settings) {
             auto backend = add_backend(upstream, fmt::format("{}/{}", settings.name, i), rules);
             if (!backend) return failure(backend.error().message);
             places_.push_back({&upstream, (*backend)->id()});
+            health_.add(upstream, **backend);
         }
     }
     for (const Server& server : settings.servers) {
@@ -149,6 +151,7 @@ Result<BackendId> Fleet::add_server(LiveUpstream& upstream, const Server& server
     backend.host = tls && !tls->server_name.empty() ? tls->server_name : server.address.host;
     backend.set_address(generation, address);
     probes_.push_back(std::make_unique<ServerProbe>(*this, upstream, backend.id(), *place));
+    health_.add(upstream, backend);
     tell(backend.id(),
          {.event = BackendNews::Event::starting, .generation = generation, .until = loop_.now()});
     tell(backend.id(), {.event = BackendNews::Event::ready, .generation = generation, .warm = warm});
@@ -177,6 +180,7 @@ void Fleet::remove_server(LiveUpstream& upstream, BackendId id) {
 void Fleet::forget(BackendId id) {
     if (!park_.forget(id)) return;
     std::erase_if(probes_, [&](const auto& probe) { return probe->backend() == id; });
+    health_.forget(id);
 }
 
 std::vector<LiveUpstream*> Fleet::upstreams() const {
@@ -205,6 +209,27 @@ void Fleet::run(Time now) {
     }
 }
 
+Worker* Fleet::worker_at(BackendId backend) {
+    auto place = std::ranges::find_if(places_, [&](const Place& p) { return p.backend == backend; });
+    if (place == places_.end()) return nullptr;
+    return &supervisor_.worker(WorkerId{static_cast<uint32_t>(place - places_.begin())});
+}
+
+// It is told to end at once, so it must get nothing more.
+void Fleet::restart(BackendId backend, uint32_t generation, RestartWhy why) {
+    Worker* worker = worker_at(backend);
+    if (!worker || (worker->state() != WorkerState::ready && worker->state() != WorkerState::draining))
+        return;
+    tell(backend, {.event = BackendNews::Event::drain, .generation = generation, .until = loop_.now()});
+    worker->restart_by_force(generation, why);
+}
+
+void Fleet::give_back(Lease& slot, Time now) {
+    Wakes wakes;
+    park_.finish(slot, {Outcome::unused, Keep::closed}, now, wakes);
+    deliver(park_, wakes, now, post_);
+}
+
 void Fleet::log_changes() {
     const BackendChanges changes = park_.changes();
     for (const BackendChange& change : changes) {
@@ -224,18 +249,16 @@ void Fleet::act(const Action& action, Time now) {
             if (action.kind == Action::Kind::probe) probe->start(action.generation, now);
             return;
         }
-    auto place = std::ranges::find_if(places_, [&](const Place& p) { return p.backend == action.backend; });
-    if (place == places_.end()) return;
-    Worker& worker = supervisor_.worker(WorkerId{static_cast<uint32_t>(place - places_.begin())});
+    Worker* found = worker_at(action.backend);
+    if (!found) return;
+    Worker& worker = *found;
     switch (action.kind) {
         case Action::Kind::probe: {
             // A Suspect one gets no new work, so a slot that is free now stays free for the question.
             Lease slot = park_.probe(action.backend, now);
             worker.check(action.generation, !slot);
-            if (!slot) return;
-            Wakes wakes;
-            park_.finish(slot, {Outcome::unused, Keep::closed}, now, wakes);
-            return deliver(park_, wakes, now, post_);
+            if (slot) give_back(slot, now);
+            return;
         }
         case Action::Kind::restart: return worker.restart_by_force(action.generation, action.why);
         case Action::Kind::stop: return worker.drained(action.generation);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "app/discovery.h"
+#include "app/health_checks.h"
 #include "app/status.h"
 #include "base/error.h"
 #include "net/loop.h"
@@ -41,6 +42,10 @@ class Fleet final : public Task, WorkerEvents {
 
     // Any news of a backend goes through here.
     void tell(BackendId backend, const BackendNews& news);
+    // For health checks: stop a worker that is at fault, and start the next; a slot that a check has used.
+    void restart(BackendId backend, uint32_t generation, RestartWhy why);
+    void give_back(Lease& slot, Time now);
+    Park& park() { return park_; }
     void run(Time now) override;  // a tick
     void describe(Status& status, Time now);
 
@@ -56,6 +61,7 @@ class Fleet final : public Task, WorkerEvents {
     void workers_stopped() override;
     Result<Backend*> add_backend(LiveUpstream&, std::string name, BackendRules);
     void act(const Action& action, Time now);
+    Worker* worker_at(BackendId backend);
     void forget(BackendId);
     void log_changes();
     void describe_workers(Status& status, Time now);
@@ -72,6 +78,7 @@ class Fleet final : public Task, WorkerEvents {
     bool is_stopped_ = false;
     Deadline tick_;
     Discovery discovery_;
+    HealthChecks health_;
 };
 
 }  // namespace penstock

@@ -70,6 +70,8 @@ void Fleet::describe(Status& status, Time now) {
             out.since = now - b.since;
             out.until = left(b.until, now);
             if (upstream.settings.outlier_detection) out.ejections = ejections_of(b);
+            health_.describe(b.id, out, now);
+            if (b.unfit == Unfit::unhealthy && out.health) out.why += ": " + out.health->last;
             show(to.backends, std::move(out), backend.leaving);
         }
     }

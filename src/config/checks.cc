@@ -151,6 +151,14 @@ void Checks::workers(const Upstream& upstream, const std::string& path) {
     if (workers.uses("${GPU}") && workers.gpus.empty()) {
         error(path + ".command", "uses ${GPU}, but there are no gpus; write gpus: [0]");
     }
+    const Duration hung = workers.restart.hung_after, stall = upstream.timeouts.client_stall;
+    if (hung > Duration::zero() && (stall == Duration::zero() || hung <= stall)) {
+        error(
+            path + ".restart.hung_after",
+            fmt::format("{} is not longer than timeouts.client_stall ({}), so a worker that waits for a slow "
+                        "client would be taken for hung; make it longer",
+                        format_duration(hung), stall == Duration::zero() ? "none" : format_duration(stall)));
+    }
 }
 
 void Checks::servers(const Upstream& upstream, const std::string& path) {

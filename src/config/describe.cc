@@ -151,6 +151,19 @@ void describe_upstream(const Upstream& upstream, Out out) {
     describe_servers(upstream.servers, out);
     if (upstream.balance != Balance{}) fmt::format_to(out, "  balance   {}\n", described(upstream.balance));
     describe_slots(upstream, out);
+    if (const auto& check = upstream.health_check) {
+        fmt::format_to(out, "  checked   every {}: {}; {} in a row that fail, and it gets nothing\n",
+                       format_duration(check->interval),
+                       check->path.empty() ? "it accepts a connection"
+                                           : fmt::format("GET {} answers {}", check->path, check->expect),
+                       check->unhealthy);
+    }
+    if (const auto& outlier = upstream.outlier_detection) {
+        fmt::format_to(out, "  ejected   when it fails again and again: {} to {}, while {} other{} ready\n",
+                       format_duration(outlier->base_ejection_time),
+                       format_duration(outlier->max_ejection_time), outlier->min_healthy,
+                       outlier->min_healthy == 1 ? " is" : "s are");
+    }
     const Timeouts& t = upstream.timeouts;
     fmt::format_to(out,
                    "  timeouts  connect {}, first byte {}, idle {}, client stall {}, the whole request {}\n",

@@ -25,7 +25,10 @@ class Refusals {
 };
 
 void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
-    if (upstream.health_check) out.add(path + ".health_check", "a health check of running backends is");
+    if (upstream.health_check && !upstream.health_check->path.empty() &&
+        (upstream.protocol == Protocol::http2 || upstream.tls))
+        out.add(path + ".health_check.path", "asking a path over HTTP/2 or TLS is",
+                "write tcp: true instead");
     if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {
         out.add(path + ".circuit_breaker.max_retries", "a limit of retries is");
     }

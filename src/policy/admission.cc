@@ -176,6 +176,12 @@ Lease Park::probe(BackendId id, Time now) {
     return lease;
 }
 
+Time Park::oldest_work(BackendId id, uint32_t generation) {
+    const std::lock_guard lock(mutex_);
+    const ParkBackend* b = state_->find(id);
+    return b && b->is_generation(generation) ? state_->oldest_work(*b) : never;
+}
+
 void Park::drain(Time deadline, Time now, Wakes& wakes) {
     const Hold hold(mutex_, *state_, now, &wakes);
     state_->drain(deadline);

@@ -148,6 +148,8 @@ class Park {
     // A slot for a probe of a Ready, Suspect or Resting backend; an empty lease if there is none: skip it.
     // Its result comes as news; the lease ends with finish().
     Lease probe(BackendId, Time now);
+    // When its oldest work that a backend may be at (abandoned work, too) began; never: there is none.
+    Time oldest_work(BackendId, uint32_t generation);
     // We stop: who would start after `deadline` is refused.
     void drain(Time deadline, Time now, Wakes&);
     // What comes with time. Call it at the returned time (a second from now, at the latest) and at

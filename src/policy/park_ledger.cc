@@ -246,6 +246,12 @@ Lease ParkState::probe(BackendId id) {
     return lease;
 }
 
+Time ParkState::oldest_work(const ParkBackend& b) {
+    for (const Work* w = b.works.front(); w; w = b.works.next(*w))
+        if (w->state == Work::State::running || w->is_abandoned()) return w->began;
+    return never;
+}
+
 void ParkState::find_stuck(ParkUpstream& u, Time& next) {
     for (Work *w = u.abandoned.front(), *following; w; w = following) {
         following = u.abandoned.next(*w);

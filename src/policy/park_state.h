@@ -184,6 +184,7 @@ struct ParkState {
     void abandon(Lease&, Abandon, Wake to, bool too_slow = false);
     bool is_over(const Lease&);
     Lease probe(BackendId);
+    static Time oldest_work(const ParkBackend&);
     Work& begin_work(ParkBackend&, Work::State);
     void end_work(Work&, Ended::By, bool is_sample);  // the slot is free; the lease may still stand for it
     void let_go(Lease&, bool strict);

@@ -85,7 +85,10 @@ void BackendH1::fill() {
 }
 
 void BackendH1::read_response() {
-    if (!channel_.input().empty()) answer_begun = true;
+    if (!channel_.input().empty()) {
+        answer_begun = true;
+        upstream_.backend(backend_).note_byte(loop_.loop().now());
+    }
     while (reading_head_ && !channel_.input().empty() && !broken_)
         if (!read_head()) break;
     if (!reading_head_ && !response_complete_ && !broken_) read_body();
@@ -128,6 +131,7 @@ bool BackendH1::read_head() {
         return true;
     }
     framing_ = reader_.framing();
+    if (framing_.tunnel) upstream_.backend(backend_).tunnel_begins();
     // A tunnel into a protocol that nobody asked for.
     if (head.status == 101 && exchange_ && !accepts_upgrade(exchange_->request.head, head)) {
         fail(Cause::bad_response);
@@ -270,6 +274,7 @@ void BackendH1::write_body() {
     Message& request = exchange_->request;
     while (request.body.unsent() > 0) {
         if (!channel_.has_room()) return channel_.tell_when_drained();
+        upstream_.backend(backend_).note_byte(loop_.loop().now());
         Piece piece = request.body.next_piece();
         if (chunked_ && !request.tunnel) {
             char* out = channel_.reserve(chunk_head_bound);
@@ -305,8 +310,7 @@ void BackendH1::release(Time now) {
     exchange_ = nullptr;
     bool wanted = may_be_pooled();
     Wakes wakes;
-    Ended ended =
-        loop_.park().finish(lease_, {outcome_, wanted ? Keep::idle : Keep::closing}, now, wakes);
+    Ended ended = loop_.park().finish(lease_, {outcome_, wanted ? Keep::idle : Keep::closing}, now, wakes);
     pool_or_close(ended, wanted, now);
     loop_.post(wakes, now);
 }
@@ -422,6 +426,7 @@ void BackendH1::stop_now() {
 void BackendH1::close() {
     if (state_ == State::closed) return;
     state_ = State::closed;
+    if (framing_.tunnel) upstream_.backend(backend_).tunnel_ends();
     deadline_.disarm();
     channel_.pause();
     loop_.turn().bury(*this);

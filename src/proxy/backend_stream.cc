@@ -59,6 +59,7 @@ void BackendStream::fail(Cause cause) {
 
 bool BackendStream::take_head(const H2Head& from) {
     answer_begun = true;
+    upstream_.backend(lease_.backend()).note_byte(loop_.loop().now());
     if (!exchange_) return true;
     Message& response = exchange_->response;
     Head head = from.head;
@@ -82,6 +83,7 @@ bool BackendStream::take_head(const H2Head& from) {
 }
 
 void BackendStream::moved() {
+    upstream_.backend(lease_.backend()).note_byte(loop_.loop().now());
     if (exchange_) loop_.turn().mark(*exchange_);
 }
 

@@ -65,6 +65,16 @@ class Backend {
         std::lock_guard lock(mutex_);
         return generation == generation_ ? served_.load(std::memory_order_relaxed) : 0;
     }
+    // A byte of an answer came, or was taken of a request: for health checks. To a millisecond, so that loops
+    // that share a busy backend do not fight for this line of memory.
+    void note_byte(Time now) {
+        if (now - last_byte() >= 1ms)
+            last_byte_.store(now.time_since_epoch().count(), std::memory_order_relaxed);
+    }
+    Time last_byte() const { return Time(Duration(last_byte_.load(std::memory_order_relaxed))); }
+    void tunnel_begins() { tunnels_.fetch_add(1, std::memory_order_relaxed); }
+    void tunnel_ends() { tunnels_.fetch_sub(1, std::memory_order_relaxed); }
+    bool has_tunnels() const { return tunnels_.load(std::memory_order_relaxed) > 0; }
     uint32_t generation() const {
         std::lock_guard lock(mutex_);
         return generation_;
@@ -82,6 +92,8 @@ class Backend {
     SocketAddress address_;
     uint32_t generation_ = 0;
     std::atomic<uint64_t> served_{0};
+    std::atomic<Duration::rep> last_byte_{0};
+    std::atomic<uint32_t> tunnels_{0};
 };
 
 class LiveUpstream {

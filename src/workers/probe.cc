@@ -113,6 +113,7 @@ void Probe::run(Time) {
 void Probe::time_is_up() {
     std::string after = format_duration(question_.timeout);
     if (step_ == Step::body) return end_of_file();  // it has answered; its end is its own affair
+    outcome_.is_slow = true;
     if (step_ == Step::connecting) return finish(false, fmt::format("connect: nothing in {}", after));
     outcome_.is_busy = true;
     finish(false, fmt::format("{}: no answer in {}", get(), after));

@@ -28,6 +28,7 @@ class Probe final : Task {
     };
     struct Outcome {
         bool is_good = false;
+        bool is_slow = false;   // nothing came in time, at whatever step
         bool accepted = false;  // the connection; also where the answer was no good
         // Somebody is there and has no time for us: no answer in time, or its backlog is full (which is good
         // enough where no answer was asked for).

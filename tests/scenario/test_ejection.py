@@ -1,69 +1,19 @@
 """Outlier ejection, as seen by the client, the backends, /status, /metrics and the log; all with four loops."""
 import re
+import subprocess
 import threading
 
 import pytest
 
-from lib.backends import BackendConnection, EchoBackend, listening_socket, address_of, unused_address
+from lib.backends import FixedBackend, unused_address
 from lib.checks import assert_refused
-from lib.wire import Cut, TooSlow, eventually
-
-
-class Server:
-    """Answers every request with `answer`, a whole response, or ends the connection where it is None. Counts."""
-
-    def __init__(self, path=None, answer="HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"):
-        self.listener = listening_socket(path)
-        self.address = address_of(self.listener)
-        self.answer = answer
-        self.seen = []
-        self.lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                sock, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(BackendConnection(sock),), daemon=True).start()
-
-    def _serve(self, wire):
-        wire.sock.settimeout(None)
-        try:
-            while wire.pending or wire._more(before=3600):
-                head = wire.read_request()
-                wire.read_body()
-                with self.lock:
-                    self.seen.append(head.target)
-                    answer = self.answer
-                if answer is None:
-                    break
-                wire.send(answer)
-        except (Cut, TooSlow, OSError, ValueError):
-            pass
-        finally:
-            wire.close()
-
-    def says(self, status, fields=""):
-        with self.lock:
-            self.answer = f"HTTP/1.1 {status} Status\r\n{fields}Content-Length: 0\r\n\r\n"
-
-    def ends_connections(self):
-        with self.lock:
-            self.answer = None
-
-    def count(self):
-        with self.lock:
-            return len(self.seen)
-
-    def close(self):
-        self.listener.close()
+from lib.proxy import program
+from lib.wire import eventually
 
 
 @pytest.fixture
 def server(lab):
-    return lambda: lab.backend(Server)
+    return lambda: lab.backend(FixedBackend)
 
 
 def backend_of(proxy, server):
@@ -339,9 +289,6 @@ def test_a_worker_that_is_ejected_again_and_again_is_restarted(penstock, desk):
 
 
 def test_status_tells_people_why_a_backend_gets_nothing(penstock, server):
-    import subprocess
-
-    from lib.proxy import program
     bad, good = server(), server()
     bad.says(500)
     proxy = start(penstock, [bad, good], {"consecutive_5xx": 1, **long})

@@ -240,3 +240,73 @@ class EchoBackend:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+
+
+class FixedBackend:
+    """Answers every request with `answer`, a whole response, or ends the connection where it is None; a target in
+    `answers` with its own, after `gate` of that target is open, where there is one. `seen`: the targets."""
+
+    def __init__(self, path=None, answer="HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"):
+        self.listener = listening_socket(path)
+        self.address = address_of(self.listener)
+        self.answer = answer
+        self.answers = {}
+        self.gates = {}
+        self.seen = []
+        self.lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                sock, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(BackendConnection(sock),), daemon=True).start()
+
+    def _serve(self, wire):
+        wire.sock.settimeout(None)
+        try:
+            while wire.pending or wire._more(before=3600):
+                head = wire.read_request()
+                wire.read_body()
+                with self.lock:
+                    self.seen.append(head.target)
+                    answer = self.answers.get(head.target, self.answer)
+                    gate = self.gates.get(head.target)
+                if gate:
+                    gate.wait()
+                if answer is None:
+                    break
+                wire.send(answer)
+        except (Cut, TooSlow, OSError, ValueError):
+            pass
+        finally:
+            wire.close()
+
+    def says(self, status, fields="", to=None):
+        answer = f"HTTP/1.1 {status} Status\r\n{fields}Content-Length: 0\r\n\r\n"
+        with self.lock:
+            if to:
+                self.answers[to] = answer
+            else:
+                self.answer = answer
+
+    def ends_connections(self):
+        with self.lock:
+            self.answer = None
+
+    def shuts(self, target):
+        """Requests for this target get no answer until the event that is returned is set."""
+        with self.lock:
+            self.gates[target] = threading.Event()
+            return self.gates[target]
+
+    def count(self, target=None):
+        with self.lock:
+            return len(self.seen) if target is None else self.seen.count(target)
+
+    def close(self):
+        self.listener.close()
+        for gate in self.gates.values():
+            gate.set()

@@ -119,8 +119,9 @@ upstreams:
     circuit_breaker: {max_retries: 4}
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
-)") == "p.yaml:11:5: upstreams.a.health_check: a health check of running backends is not supported by this "
-       "version; leave it out\n"
+)") == "p.yaml:11:5: upstreams.a.health_check.path: asking a path over HTTP/2 or TLS is not supported by "
+       "this "
+       "version; write tcp: true instead\n"
        "p.yaml:12:23: upstreams.a.circuit_breaker.max_retries: a limit of retries is not supported by this "
        "version; leave it out\n"
        "p.yaml:13:13: upstreams.a.retry.budget: a budget of retries is not supported by this version; leave "
@@ -130,6 +131,18 @@ devices: [{gpu: all}]
        "version; "
        "leave it out, or use timeouts\n"
        "p.yaml:14:1: devices: slots of devices are not supported by this version; leave it out\n");
+}
+
+TEST_CASE("a worker that waits for a slow client must not be taken for hung") {
+    auto hung = [](std::string_view settings) {
+        return errors_of(with_workers(settings, "restart: {hung_after: 5s}"));
+    };
+    CHECK(hung("timeouts: {client_stall: 4s}") == "");
+    CHECK(hung("timeouts: {client_stall: 5s}")
+              .ends_with("upstreams.a.workers.restart.hung_after: 5s is not longer than "
+                         "timeouts.client_stall (5s), so a worker "
+                         "that waits for a slow client would be taken for hung; make it longer\n"));
+    CHECK(hung("timeouts: {client_stall: 0}").find("client_stall (none)") != std::string::npos);
 }
 
 TEST_CASE("the memory bound grows with what is allowed, and with nothing else") {
