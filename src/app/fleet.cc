@@ -35,7 +35,9 @@ class ServerProbe final : public Task {
         if (again_.expired()) {
             again_.disarm();
             // Only whether it accepts: a request might wait in its queue for minutes.
-            probe_.ask({address_, "", 0, upstream_.settings.timeouts.connect});
+            Probe::Question question{address_, "", 0, upstream_.settings.timeouts.connect};
+            fleet_.secure(question, upstream_, backend_);
+            probe_.ask(std::move(question));
             return;
         }
         if (probe_.is_asking() || upstream_.backend(backend_).leaving) return;
@@ -81,6 +83,13 @@ Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, const Resolver
 }
 
 Fleet::~Fleet() = default;
+
+void Fleet::secure(Probe::Question& question, const LiveUpstream& upstream, BackendId backend) const {
+    const Backend& asked = upstream.backend(backend);
+    if (asked.spawned) return;
+    question.tls = credentials_->upstream(upstream.name());
+    question.host = asked.host;
+}
 
 Result<> Fleet::add(const Upstream& settings) {
     UpstreamId id = park_.add_upstream(rules_of(settings));

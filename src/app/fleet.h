@@ -14,7 +14,9 @@
 #include "app/status.h"
 #include "base/error.h"
 #include "net/loop.h"
+#include "proxy/credentials.h"
 #include "proxy/upstream.h"
+#include "workers/probe.h"
 #include "workers/supervisor.h"
 
 namespace penstock {
@@ -35,6 +37,10 @@ class Fleet final : public Task, WorkerEvents {
     // Stands for one whose address is not known yet: its upstream is Coming until then, or until it gave up.
     Result<BackendId> expect_server(LiveUpstream&, const Server&, Time until);
     void gave_up(LiveUpstream&, BackendId);
+    // From now on; before any backend is asked anything.
+    void use(std::shared_ptr<const Credentials> credentials) { credentials_ = std::move(credentials); }
+    // A probe of this backend speaks TLS where its requests do.
+    void secure(Probe::Question& question, const LiveUpstream& upstream, BackendId backend) const;
     void start_workers() { supervisor_.start(); }
     void shut_down();  // of the workers
     bool is_stopped() const { return is_stopped_; }
@@ -71,6 +77,7 @@ class Fleet final : public Task, WorkerEvents {
     Post& post_;
     StatsBook& book_;
     Task& stopped_;
+    std::shared_ptr<const Credentials> credentials_ = std::make_shared<Credentials>();
     Supervisor supervisor_;
     std::vector<std::unique_ptr<LiveUpstream>> upstreams_;
     std::vector<std::unique_ptr<ServerProbe>> probes_;

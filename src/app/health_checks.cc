@@ -71,10 +71,12 @@ class HealthRound final : public Task {
         }
         asked_ = true;
         asked_at_ = now;
-        probe_.ask({.address = *address,
-                    .path = settings_.path,
-                    .expect = settings_.path.empty() ? uint16_t{0} : settings_.expect,
-                    .timeout = settings_.timeout});
+        Probe::Question question{.address = *address,
+                                 .path = settings_.path,
+                                 .expect = settings_.path.empty() ? uint16_t{0} : settings_.expect,
+                                 .timeout = settings_.timeout};
+        checks_.fleet_.secure(question, upstream_, backend_.id());
+        probe_.ask(std::move(question));
     }
 
     // Real requests go on: a byte of an answer since the last check was asked.

@@ -187,6 +187,7 @@ Result<> RunningServer::start() {
     }
     LoadedCredentials credentials = load_credentials(config_, Places(), ticket_keys_);
     if (!credentials.credentials) return failure(credentials.errors.front().text());
+    fleet_.use(credentials.credentials);
     for (auto& station : stations_) station->data->use(credentials.credentials);
     std::vector<DataLoop*> all;
     for (auto& station : stations_) all.push_back(station->data.get());
@@ -305,6 +306,7 @@ void RunningServer::reload() {
     for (auto& station : stations_)
         on(station->loop,
            [data = station->data.get(), credentials = found.credentials] { data->use(credentials); });
+    fleet_.use(found.credentials);
     ++reloads_;
     log::info("reload: certificates are read again; other settings take a restart");
 }

@@ -68,10 +68,15 @@ void Probe::cancel() {
 
 void Probe::let_go() {
     if (socket_) {
+        if (tls_) {
+            tls_->close();
+            send_sealed();  // or not: nobody waits for it
+        }
         if (event_initialized(&event_)) event_del(&event_);
         socket_.close();
     }
     event_ = {};
+    tls_.reset();
     deadline_.disarm();
 }
 
@@ -104,6 +109,7 @@ void Probe::run(Time) {
             }
             connected();
             break;
+        case Step::handshake: shake_hands(); break;
         case Step::sending: send(); break;
         case Step::head:
         case Step::body: receive(); break;
@@ -115,31 +121,40 @@ void Probe::time_is_up() {
     if (step_ == Step::body) return end_of_file();  // it has answered; its end is its own affair
     outcome_.is_slow = true;
     if (step_ == Step::connecting) return finish(false, fmt::format("connect: nothing in {}", after));
+    if (step_ == Step::handshake) return finish(false, fmt::format("TLS handshake: not done in {}", after));
     outcome_.is_busy = true;
     finish(false, fmt::format("{}: no answer in {}", get(), after));
 }
 
 void Probe::connected() {
     outcome_.accepted = true;
+    if (!question_.tls) return begin();
+    step_ = Step::handshake;
+    tls_ =
+        TlsClient::connect(question_.tls, question_.host, nullptr, loop_.chunks(), !question_.path.empty());
+    shake_hands();
+}
+
+void Probe::begin() {
     if (question_.path.empty()) return finish(true, "connect: ok");
     step_ = Step::sending;
     send();
 }
 
 void Probe::send() {
-    ssize_t n = ::send(socket_.number(), out_.data(), out_.size(), MSG_NOSIGNAL);
+    ssize_t n = put(out_);
     if (n < 0 && errno != EAGAIN && errno != EINTR) {
         return finish(false, fmt::format("{}: {}", get(), std::strerror(errno)));
     }
     if (n > 0) out_.erase(0, static_cast<size_t>(n));
-    if (!out_.empty()) return wait_for(EV_WRITE);
+    if (!out_.empty() || (tls_ && !tls_->output().empty())) return wait_for(EV_WRITE);
     step_ = Step::head;
     wait_for(EV_READ);
 }
 
 void Probe::receive() {
     std::array<char, 16 * KiB> buffer;
-    ssize_t n = ::recv(socket_.number(), buffer.data(), buffer.size(), 0);
+    ssize_t n = take(buffer.data(), buffer.size());
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return wait_for(EV_READ);
     if (n < 0 && step_ == Step::head)
         return finish(false, fmt::format("{}: {}", get(), std::strerror(errno)));
@@ -151,7 +166,9 @@ void Probe::receive() {
     } else {
         read_body(bytes);
     }
-    if (is_asking()) wait_for(EV_READ);
+    if (!is_asking()) return;
+    if (tls_ && tls_->has_input()) return loop_.turn().mark(*this);
+    wait_for(EV_READ);
 }
 
 void Probe::read_head() {

@@ -8,12 +8,14 @@
 #pragma once
 
 #include <event2/event_struct.h>
+#include <memory>
 #include <string>
 
 #include "base/address.h"
 #include "base/time.h"
 #include "codec/h1_reader.h"
 #include "net/loop.h"
+#include "net/tls_client.h"
 #include "workers/descriptor.h"
 
 namespace penstock {
@@ -25,6 +27,8 @@ class Probe final : Task {
         std::string path;     // empty: only whether it accepts
         uint16_t expect = 0;  // the status; 0: any 2xx
         Duration timeout = 1s;
+        std::shared_ptr<const TlsClient> tls = {};  // null: in clear
+        std::string host = {};                      // that its certificate must be for
     };
     struct Outcome {
         bool is_good = false;
@@ -48,13 +52,18 @@ class Probe final : Task {
     const Outcome& outcome() const { return outcome_; }
 
   private:
-    enum class Step : uint8_t { idle, connecting, sending, head, body };
+    enum class Step : uint8_t { idle, connecting, handshake, sending, head, body };
 
     void run(Time now) override;
     static void on_event(int, short, void* self);
     void wait_for(short what);
     void time_is_up();
     void connected();
+    void shake_hands();
+    void begin();
+    ssize_t put(std::string_view bytes);
+    ssize_t take(char* into, size_t room);
+    bool send_sealed();
     void send();
     void receive();
     void read_head();
@@ -70,6 +79,7 @@ class Probe final : Task {
     Outcome outcome_;
     Step step_ = Step::idle;
     Descriptor socket_;
+    std::unique_ptr<Tls> tls_;
     event event_{};
     Deadline deadline_{*this};
     std::string out_;        // of the request: not sent yet

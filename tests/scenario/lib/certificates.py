@@ -17,15 +17,15 @@ class Authority:
     def _openssl(self, *arguments):
         subprocess.run(["openssl", *arguments], check=True, capture_output=True)
 
-    def certificate(self, name="server", alternatives="DNS:localhost,IP:127.0.0.1"):
-        """(certificate, key): files of a new one."""
+    def certificate(self, name="server", alternatives="DNS:localhost,IP:127.0.0.1", days=2):
+        """(certificate, key): files of a new one, in place of one of that name. Less than 1 day: it has expired."""
         path = os.path.join(self.folder, name)
         with open(path + ".ext", "w", encoding="ascii") as file:
             file.write(f"subjectAltName={alternatives}\n")
         self._openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
                       "-subj", f"/CN={name}", "-keyout", path + ".key", "-out", path + ".csr")
         self._openssl("x509", "-req", "-in", path + ".csr", "-CA", self.ca, "-CAkey", self.key, "-CAcreateserial",
-                      "-days", "2", "-extfile", path + ".ext", "-out", path + ".pem")
+                      "-days", str(days), "-extfile", path + ".ext", "-out", path + ".pem")
         return path + ".pem", path + ".key"
 
     def server_context(self, protocols, name="server"):
