@@ -25,10 +25,8 @@ class Refusals {
 };
 
 void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
-    if (upstream.health_check && !upstream.health_check->path.empty() &&
-        (upstream.protocol == Protocol::http2 || upstream.tls))
-        out.add(path + ".health_check.path", "asking a path over HTTP/2 or TLS is",
-                "write tcp: true instead");
+    if (upstream.health_check && !upstream.health_check->path.empty() && upstream.protocol == Protocol::http2)
+        out.add(path + ".health_check.path", "asking a path over HTTP/2 is", "write tcp: true instead");
     if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {
         out.add(path + ".circuit_breaker.max_retries", "a limit of retries is");
     }

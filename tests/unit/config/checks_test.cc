@@ -119,7 +119,7 @@ upstreams:
     circuit_breaker: {max_retries: 4}
     retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
-)") == "p.yaml:11:5: upstreams.a.health_check.path: asking a path over HTTP/2 or TLS is not supported by "
+)") == "p.yaml:11:5: upstreams.a.health_check.path: asking a path over HTTP/2 is not supported by "
        "this "
        "version; write tcp: true instead\n"
        "p.yaml:12:23: upstreams.a.circuit_breaker.max_retries: a limit of retries is not supported by this "
