@@ -8,20 +8,12 @@
 #include "http/forward.h"
 #include "process.h"
 #include "proxy/exchange.h"
+#include "proxy/outlier.h"
 #include "sim_loop.h"
 #include "texts.h"
 #include "world.h"
 
 namespace penstock::sim {
-
-namespace {
-
-Outcome outcome_of(uint16_t status) {
-    if (status < 500) return Outcome::answered;
-    return status >= 502 && status <= 504 ? Outcome::gateway_error : Outcome::bad_answer;
-}
-
-}  // namespace
 
 Connection::Connection(SimLoop& loop, LiveUpstream& upstream, BackendId backend, uint32_t generation)
     : world_(loop.world()),
@@ -139,11 +131,12 @@ bool Connection::read_head() {
     if (a.status == 101) out = fmt::format_to(out, "upgrade: websocket\r\nconnection: upgrade\r\n");
     if (a.kind == BodyKind::length) out = fmt::format_to(out, "content-length: {}\r\n", a.length);
     if (a.kind == BodyKind::chunked) out = fmt::format_to(out, "transfer-encoding: chunked\r\n");
+    if (a.is_full) out = fmt::format_to(out, "retry-after: 1\r\n");
     if (!a.keeps && a.status != 101) out = fmt::format_to(out, "connection: close\r\n");
     out = fmt::format_to(out, "\r\n");
     ParsedResponse parsed = parse_response({text, static_cast<size_t>(out - text)}, asked_);
     framing_ = parsed.framing;
-    outcome_ = outcome_of(a.status);
+    outcome_ = outcome_of(parsed.head, {});
     reading_head_ = false;
     if (!exchange_) return true;
     Message& response = exchange_->response;
@@ -319,6 +312,7 @@ BackendSide::Remains Connection::take_remains(Time) {
 
 void Connection::cancel(Cause cause, Time now) {
     request_complete_ = request_complete_ || exchange_->request.is_sent();
+    const bool too_slow = exchange_->is_backends_fault(cause, now);
     exchange_ = nullptr;
     if (!request_begun) {
         Outcome outcome = cause == Cause::connect_failure ? Outcome::connect_failed : Outcome::unused;
@@ -328,10 +322,10 @@ void Connection::cancel(Cause cause, Time now) {
         return close();
     }
     if (response_complete_ && !framing_.tunnel) return release(now);
-    abandon(cause, now);
+    abandon(too_slow, now);
 }
 
-void Connection::abandon(Cause, Time now) {
+void Connection::abandon(bool too_slow, Time now) {
     state_ = State::abandoned;
     const Upstream& settings = upstream_.settings;
     bool close_it =
@@ -343,7 +337,7 @@ void Connection::abandon(Cause, Time now) {
                                                : std::min(settings.abandon_grace, settings.abandon_limit);
     wire_->given_up_at = now + patience;
     Wakes wakes;
-    world_.park().abandon(lease_, kind, {loop_.number(), loop_.wake_handle(this)}, now, wakes);
+    world_.park().abandon(lease_, kind, {loop_.number(), loop_.wake_handle(this)}, now, wakes, too_slow);
     loop_.post(wakes, now);
     if (close_it) shut();
     resume();

@@ -206,6 +206,7 @@ void Process::begin(Wire& wire) {
                                       : BodyKind::length;
     const bool fails = sick_until_ > world_.now() || chance.in_thousand(deeds.fails);
     answer.status = fails ? static_cast<uint16_t>(chance.between(500, 504)) : 200;
+    answer.is_full = answer.status == 503 && chance.one_in(2);
     if (!fails && chance.one_in(30)) {
         answer.status = 204;
         answer.kind = BodyKind::none;

@@ -52,6 +52,7 @@ struct Wire {
         bool rubbish = false;
         bool complete = false;
         bool keeps = true;
+        bool is_full = false;
         BodyKind kind = BodyKind::none;
         uint16_t status = 200;
         uint64_t length = 0;
