@@ -212,6 +212,7 @@ void Fleet::run(Time now) {
         deliver(park_, wakes, now, post_);
         log_changes();  // before a backend is forgotten
         for (const Action& action : actions) act(action, now);
+        for (size_t i = 0; i < actions.circuit_count; ++i) log(actions.circuits[i]);
         if (actions.more) continue;
         loop_.turn().arm(tick_, std::max(next, now + 1ms));
         return;
@@ -273,6 +274,25 @@ void Fleet::act(const Action& action, Time now) {
         case Action::Kind::stop: return worker.drained(action.generation);
         case Action::Kind::forget: return;
     }
+}
+
+LiveUpstream* Fleet::find(UpstreamId id) const {
+    auto at = std::ranges::find_if(upstreams_, [&](auto& u) { return u->id() == id; });
+    return at == upstreams_.end() ? nullptr : at->get();
+}
+
+// Once a change, and a limit closes only after a second without a refusal: no overload floods the log.
+void Fleet::log(const CircuitChange& change) {
+    const LiveUpstream* upstream = find(change.upstream);
+    if (!upstream) return;
+    std::string limit = fmt::format("circuit breaker ({}", to_string(change.limit));
+    limit += change.bound ? fmt::format(", at most {})", change.bound) : ")";
+    if (change.is_open)
+        log::warn("upstream {}: {} is open: what is over it is refused", upstream->name(), limit);
+    else
+        log::info("upstream {}: {} is closed again after {}; {} refused", upstream->name(), limit,
+                  format_duration(std::chrono::round<std::chrono::milliseconds>(change.lasted)),
+                  change.refused);
 }
 
 void Fleet::worker_news(WorkerId worker, const BackendNews& news, const Address& address) {

@@ -71,6 +71,8 @@ class Fleet final : public Task, WorkerEvents {
     void forget(BackendId);
     void log_changes();
     void describe_workers(Status& status, Time now);
+    void log(const CircuitChange& change);
+    LiveUpstream* find(UpstreamId id) const;
 
     Loop& loop_;
     Park& park_;

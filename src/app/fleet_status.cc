@@ -48,14 +48,20 @@ void Fleet::describe(Status& status, Time now) {
     ParkView view;
     park_.describe(view, now);
     for (const UpstreamView& from : view.upstreams) {
-        auto at = std::ranges::find_if(upstreams_, [&](auto& u) { return u->id() == from.id; });
-        if (at == upstreams_.end()) continue;
-        LiveUpstream& upstream = **at;
+        LiveUpstream* known = find(from.id);
+        if (!known) continue;
+        LiveUpstream& upstream = *known;
         UpstreamStatus& to = status.upstreams.emplace_back();
         to.name = upstream.name();
         to.serving = to_string(from.serving);
         to.queue = {from.depth, from.queue_size, from.bytes};
         to.abandoned = from.abandoned;
+        for (const CircuitView& c : from.circuits) {
+            const Time since = c.breaker.since();
+            to.circuits.push_back({std::string(to_string(c.limit)), c.bound, c.now, c.breaker.is_open(),
+                                   since == Time{} ? Duration{} : now - since, c.breaker.refused(),
+                                   c.breaker.opened(), c.breaker.closed()});
+        }
         for (const BackendView& b : from.backends) {
             const Backend& backend = upstream.backend(b.id);
             BackendStatus out;

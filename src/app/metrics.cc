@@ -144,6 +144,22 @@ void add_names(Families& out, const UpstreamStatus& upstream) {
     }
 }
 
+void add_circuits(Families& out, const UpstreamStatus& upstream) {
+    for (const CircuitStatus& circuit : upstream.circuits) {
+        Labels labels = {{"upstream", upstream.name}, {"limit", circuit.limit}};
+        out.counter("penstock_circuit_open_total",
+                    "Requests, or retries, refused by a limit of the circuit breaker.", labels,
+                    static_cast<double>(circuit.refused));
+        out.gauge("penstock_circuit_state", "1 while a limit of the circuit breaker refuses.", labels,
+                  circuit.is_open);
+        for (bool open : {true, false})
+            out.counter(
+                "penstock_circuit_changes_total", "Times that a limit began to refuse, and was met no more.",
+                {{"upstream", upstream.name}, {"limit", circuit.limit}, {"to", open ? "open" : "closed"}},
+                static_cast<double>(open ? circuit.opened : circuit.closed));
+    }
+}
+
 void add_workers(Families& out, const UpstreamStatus& upstream) {
     if (upstream.workers.empty()) return;
     for (const WorkerStatus& worker : upstream.workers) {
@@ -207,6 +223,7 @@ void add_status(Families& out, const Status& status) {
         out.gauge("penstock_queue_size", "Requests that may wait for a slot.", name, upstream.queue.size);
         out.gauge("penstock_abandoned_in_flight",
                   "Work that holds a slot and that nobody waits for any more.", name, upstream.abandoned);
+        add_circuits(out, upstream);
         add_backends(out, upstream);
         add_names(out, upstream);
         add_workers(out, upstream);

@@ -76,17 +76,22 @@ Json json_of(const NameStatus& n) {
             {"failure", n.failure}};
 }
 
+Json json_of(const CircuitStatus& c) {
+    return {{"limit", c.bound},     {"now", c.now},
+            {"open", c.is_open},    {"for_seconds", seconds(c.for_so_long)},
+            {"refused", c.refused}, {"opened", c.opened},
+            {"closed", c.closed}};
+}
+
 Json json_of(const UpstreamStatus& u) {
-    Json backends = Json::array(), workers = Json::array(), exits = Json::object();
+    Json backends = Json::array(), workers = Json::array(), exits = Json::object(), circuits = Json::object();
+    for (auto& circuit : u.circuits) circuits[circuit.limit] = json_of(circuit);
     for (auto& backend : u.backends) backends.push_back(json_of(backend));
     for (auto& worker : u.workers) workers.push_back(json_of(worker));
     for (auto& exit : u.worker_exits) exits[exit.reason] = exit.count;
     Json queue = {{"depth", u.queue.depth}, {"size", u.queue.size}, {"bytes", u.queue.bytes}};
-    Json result = {{"serving", u.serving},
-                   {"queue", queue},
-                   {"abandoned", u.abandoned},
-                   {"backends", backends},
-                   {"workers", workers}};
+    Json result = {{"serving", u.serving},        {"queue", queue},       {"abandoned", u.abandoned},
+                   {"circuit_breaker", circuits}, {"backends", backends}, {"workers", workers}};
     for (auto& name : u.names) result["names"].push_back(json_of(name));
     if (!u.workers.empty()) {
         result["worker_starts"] = u.worker_starts;
@@ -202,6 +207,16 @@ std::string rate_limits_for_people(const Json& limits) {
     return text.empty() ? text : "\n" + text;
 }
 
+std::string circuits_for_people(const Json& circuits) {
+    Table table({"circuit breaker", "state", "now", "limit", "refused"});
+    for (auto& [name, c] : circuits.items()) {
+        uint64_t bound = c.value("limit", uint64_t{0});
+        table.add({name, c.value("open", false) ? "open" : "closed", number(c, "now"),
+                   bound ? fmt::format("{}", bound) : "-", number(c, "refused")});
+    }
+    return table.text();
+}
+
 std::string upstream_for_people(const std::string& name, const Json& u) {
     const Json queue = u.value("queue", Json::object());
     std::string out = fmt::format("\nupstream {}: {}, {} of {} queued ({})", name, u.value("serving", "?"),
@@ -209,6 +224,7 @@ std::string upstream_for_people(const std::string& name, const Json& u) {
     if (uint64_t abandoned = u.value("abandoned", uint64_t{0}))
         out += fmt::format(", {} abandoned", abandoned);
     out += '\n';
+    out += circuits_for_people(u.value("circuit_breaker", Json::object()));
     out += backends_for_people(u.value("backends", Json::array()));
     out += workers_for_people(u.value("workers", Json::array()));
     return out;

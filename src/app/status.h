@@ -70,6 +70,18 @@ struct NameStatus {
     std::string failure{};           // of the last one; empty: it was found
 };
 
+// One limit of the circuit breaker: those that are set, and those that ever refused.
+struct CircuitStatus {
+    std::string limit{};
+    uint32_t bound = 0;  // 0: no number
+    uint32_t now = 0;
+    bool is_open = false;
+    Duration for_so_long{};  // open, or closed again; 0: it never was open
+    uint64_t refused = 0;
+    uint64_t opened = 0;
+    uint64_t closed = 0;
+};
+
 struct UpstreamStatus {
     std::string name;
     std::string serving;  // serving coming none
@@ -79,6 +91,7 @@ struct UpstreamStatus {
         uint64_t bytes = 0;
     } queue;
     uint32_t abandoned = 0;
+    std::vector<CircuitStatus> circuits{};
     std::vector<BackendStatus> backends;
     std::vector<NameStatus> names;
     std::vector<WorkerStatus> workers;

@@ -14,6 +14,7 @@
 #include "base/address.h"
 #include "base/text.h"
 #include "base/time.h"
+#include "policy/retry.h"
 
 namespace penstock {
 
@@ -299,8 +300,11 @@ struct Retry {
     uint32_t attempts = 1;  // after the first one; 0: never again
     bool on_connect_failure = true;
     bool on_reset_before_response = true;
+    RetriableStatuses on_status{};
+    Duration backoff = 25ms;  // a random time up to this before the first retry, twice that before the next
+    Duration max_backoff = 250ms;
     Duration per_try_timeout{};
-    double budget = 0.2;      // of the requests in flight
+    double budget = 0.2;      // of the requests at work and of those answered in the last minute
     bool idempotent = false;  // a POST may be sent again too
 
     bool operator==(const Retry&) const = default;

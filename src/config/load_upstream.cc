@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "config/load_parts.h"
 
 namespace penstock {
@@ -98,16 +100,42 @@ void read_health_check(Section& s, HealthCheck& out) {
     out.path.clear();
 }
 
+// A condition by its name, or the status of an answer.
+void read_retry_on(const Value& item, Retry& out) {
+    enum class On : uint8_t { connect_failure, reset_before_response, gateway_error, any_5xx };
+    auto text = item.text();
+    if (text && !text->empty() && text->find_first_not_of("0123456789") == text->npos) {
+        if (auto status = item.number(400, 599)) out.on_status.add(static_cast<unsigned>(*status));
+        return;
+    }
+    auto on = item.choice<On>({{"connect_failure", On::connect_failure},
+                               {"reset_before_response", On::reset_before_response},
+                               {"gateway_error", On::gateway_error},
+                               {"5xx", On::any_5xx}});
+    if (!on) return;
+    switch (*on) {
+        case On::connect_failure: out.on_connect_failure = true; return;
+        case On::reset_before_response: out.on_reset_before_response = true; return;
+        case On::gateway_error:
+            for (unsigned status : {502, 503, 504}) out.on_status.add(status);
+            return;
+        case On::any_5xx:
+            for (unsigned status = 500; status < 600; ++status) out.on_status.add(status);
+    }
+}
+
 void read_retry(Section& s, Retry& out) {
-    enum class On : uint8_t { connect_failure, reset_before_response };
     s.number("attempts", out.attempts, 0, 10);
     if (s.has("on")) out.on_connect_failure = out.on_reset_before_response = false;
-    s.list("on", "[connect_failure, reset_before_response]", [&out](const Value& item) {
-        auto on = item.choice<On>(
-            {{"connect_failure", On::connect_failure}, {"reset_before_response", On::reset_before_response}});
-        if (!on) return;
-        (*on == On::connect_failure ? out.on_connect_failure : out.on_reset_before_response) = true;
-    });
+    s.list("on", "[connect_failure, reset_before_response]",
+           [&out](const Value& item) { read_retry_on(item, out); });
+    s.duration("backoff", out.backoff);
+    out.max_backoff = std::max(out.max_backoff, out.backoff);
+    s.duration("max_backoff", out.max_backoff);
+    if (out.max_backoff < out.backoff) {
+        s.error("max_backoff", fmt::format("{} is shorter than backoff {}; make it at least that",
+                                           format_duration(out.max_backoff), format_duration(out.backoff)));
+    }
     s.duration("per_try_timeout", out.per_try_timeout);
     s.percent("budget", out.budget);
     s.flag("idempotent", out.idempotent);

@@ -27,13 +27,6 @@ class Refusals {
 void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
     if (upstream.health_check && !upstream.health_check->path.empty() && upstream.protocol == Protocol::http2)
         out.add(path + ".health_check.path", "asking a path over HTTP/2 is", "write tcp: true instead");
-    if (upstream.circuit_breaker.max_retries != CircuitBreaker{}.max_retries) {
-        out.add(path + ".circuit_breaker.max_retries", "a limit of retries is");
-    }
-    if (upstream.retry.budget != Retry{}.budget) out.add(path + ".retry.budget", "a budget of retries is");
-    if (upstream.retry.per_try_timeout > Duration::zero()) {
-        out.add(path + ".retry.per_try_timeout", "a timeout of each try is", "leave it out, or use timeouts");
-    }
 }
 
 }  // namespace

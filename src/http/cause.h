@@ -31,8 +31,10 @@ enum class Cause : uint8_t {
     backend_reset,  // ended before its answer was whole
     bad_response,   // no HTTP, or not what was asked for
     first_byte_timeout,
+    per_try_timeout,
     idle_timeout,
     request_timeout,  // the whole took too long; where it was is in the log's step
+    error_status,     // an answer that was dropped, and its request sent again: never what a client is told
 };
 
 // Nothing of the request can have reached a backend.

@@ -89,11 +89,13 @@ GrpcStatus grpc_status_of(Cause cause) {
         case Cause::no_backend:
         case Cause::draining:
         case Cause::connect_failure:
+        case Cause::error_status:
         case Cause::backend_reset: return GrpcStatus::unavailable;
         case Cause::header_timeout:
         case Cause::body_timeout:
         case Cause::client_stall:
         case Cause::first_byte_timeout:
+        case Cause::per_try_timeout:
         case Cause::idle_timeout:
         case Cause::request_timeout: return GrpcStatus::deadline_exceeded;
         default: break;

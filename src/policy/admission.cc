@@ -92,6 +92,21 @@ bool Park::is_over(const Lease& lease) {
     return state_->is_over(lease);
 }
 
+RetryAnswer Park::may_retry(Ticket& ticket, const FailedTry& failed, Time now) {
+    const Hold hold(mutex_, *state_, now, nullptr);
+    return state_->may_retry(ticket, failed);
+}
+
+void Park::retry_answered(Ticket& ticket, Time now) {
+    const Hold hold(mutex_, *state_, now, nullptr);
+    state_->retry_answered(ticket);
+}
+
+Fate Park::fate(BackendId id, uint32_t generation) {
+    const std::lock_guard lock(mutex_);
+    return state_->fate(id, generation);
+}
+
 void Park::idle_ended(BackendId id, uint32_t generation, uint16_t loop, Time now, Wakes& wakes) {
     const Hold hold(mutex_, *state_, now, &wakes);
     if (ParkBackend* b = state_->find(id)) state_->idle_ended(*b, generation, loop);

@@ -20,7 +20,8 @@
 //
 // Behind the lock is park_state.h: tickets in park_queue.cc, leases and abandoned work in park_ledger.cc,
 // backends in park_backends.cc, permits for connections in park_connections.cc, what is always true in
-// park_check.cc. This file's calls only lock, and say what time it is.
+// park_check.cc, the circuit breaker and retries in park_circuit.cc. This file's calls only lock, and say
+// what time it is.
 #pragma once
 
 #include <array>
@@ -81,6 +82,14 @@ enum class Abandon : uint8_t {
     restart,  // as drain, until abandon_grace
 };
 
+// May it be sent again? over_limit, over_budget: when to come back.
+struct RetryAnswer {
+    RetryVerdict verdict = RetryVerdict::no;
+    uint32_t retry_after = 0;
+};
+
+enum class Fate : uint8_t { unknown, alive, ended };
+
 class Park {
   public:
     // `strict`: a used lease that is let go without a word is a bug, and asserts.
@@ -116,6 +125,13 @@ class Park {
     // `too_slow`: it is the backend's fault, and counts against it.
     void abandon(Lease&, Abandon, Wake to, Time now, Wakes&, bool too_slow = false);
     bool is_over(const Lease&);
+
+    // This try of the ticket's request failed. `again`: it is one of the upstream's retries from here on,
+    // until an answer to it has begun, or cancel().
+    RetryAnswer may_retry(Ticket&, const FailedTry&, Time now);
+    void retry_answered(Ticket&, Time now);
+    // What has become of the worker that a request was sent to and whose connection broke.
+    Fate fate(BackendId, uint32_t generation);
 
     // A pooled connection is no good any more and leaves the pool: it is closing.
     void idle_ended(BackendId, uint32_t generation, uint16_t loop, Time now, Wakes&);

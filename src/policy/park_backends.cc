@@ -294,6 +294,7 @@ Time ParkState::tick(Actions& actions) {
         find_stuck(*u, next);
         restart_stuck(*u, next);
         end_interval(*u, next);
+        settle_breakers(*u, actions);
         for (auto& b : u->backends)
             if (b) tick_backend(*b, actions, next);
     }

@@ -153,7 +153,7 @@ bool ParkState::forget(BackendId id) {
 bool ParkState::forget(UpstreamId id) {
     ParkUpstream& u = upstream(id);
     const bool is_used = std::ranges::any_of(u.backends, [](const auto& b) { return b != nullptr; });
-    if (!u.removed || is_used || !u.queue.empty()) return false;
+    if (!u.removed || is_used || !u.queue.empty() || u.retrying > 0) return false;
     u.Link<DirtyTag>::unlink();
     u.Link<TellTag>::unlink();
     shown[static_cast<size_t>(id)].store(Serving::none, std::memory_order_relaxed);

@@ -157,6 +157,10 @@ void ParkState::describe(ParkView& view) {
         v.connections = u->connections;
         v.mean_hold = u->mean_hold.value();
         v.wasted = u->wasted;
+        for (size_t i = 1; i < circuit_limits; ++i) {
+            const CircuitView c = circuit(*u, static_cast<CircuitLimit>(i));
+            if (c.bound || c.breaker.refused()) v.circuits.push_back(c);
+        }
         for (auto& b : u->backends) {
             if (!b) continue;
             v.abandoned += b->abandoned;

@@ -117,6 +117,8 @@ Ended ParkState::finish(Lease& lease, End end) {
         const bool used = w.state != Work::State::held && w.state != Work::State::probing;
         assert(used || w.state == Work::State::probing || end.outcome <= Outcome::connect_failed);
         assert(!used || end.outcome > Outcome::connect_failed);
+        if (end.outcome >= Outcome::answered && end.outcome <= Outcome::gateway_error)
+            w.backend->upstream->retry_budget.answered(now);
         // A connection that ended before any answer says nothing about how long a request takes.
         const bool was_served = end.outcome != Outcome::stale && end.outcome != Outcome::early_close;
         end_work(w, Ended::By::owner, used && was_served);

@@ -87,6 +87,7 @@ Admission ParkState::collect(Ticket& t) {
 
 void ParkState::cancel(Ticket& t) {
     t.Link<OwedTag>::unlink();
+    retry_answered(t);
     if (t.place_ == Ticket::Place::waiting) leave_queue(upstream(t.upstream), t);
     if (t.place_ == Ticket::Place::granted) {
         Work& work = *t.work_;
@@ -197,20 +198,23 @@ Admission ParkState::refusal(ParkUpstream& u, Refusal reason, CircuitLimit limit
     Admission a;
     a.refusal = reason;
     a.limit = limit;
+    count_refusal(u, limit);
     a.retry_after = retry_after(expected_wait(load(u, u.waiting)), random());
     return a;
 }
 
-// The queue is full. Why did it come to that: a bound of the circuit breaker, or the backends themselves?
+// The queue is full. Why did it come to that: a bound of the circuit breaker, or the backends themselves? The
+// bound that is named is the one that refused: where the breaker bounds the queue too, that is this one.
 Admission ParkState::no_room(ParkUpstream& u) {
+    const bool by_pending = u.rules.max_pending <= u.rules.queue_size && is_met(u, CircuitLimit::pending);
     for (auto& b : u.backends) {
         const Unfit why = b ? unfit(*b) : Unfit::down;
-        if (why == Unfit::max_connections)
-            return refusal(u, Refusal::circuit_open, CircuitLimit::connections);
-        if (why == Unfit::max_requests) return refusal(u, Refusal::circuit_open, CircuitLimit::requests);
+        if (why != Unfit::max_connections && why != Unfit::max_requests) continue;
+        const CircuitLimit met =
+            why == Unfit::max_connections ? CircuitLimit::connections : CircuitLimit::requests;
+        return refusal(u, Refusal::circuit_open, by_pending ? CircuitLimit::pending : met);
     }
     if (u.rules.queue_size == 0 && u.serving == Serving::coming) return refusal(u, Refusal::no_backend);
-    const bool by_pending = u.rules.max_pending && u.rules.max_pending < u.rules.queue_size;
     return refusal(u, Refusal::queue_full, by_pending ? CircuitLimit::pending : CircuitLimit::none);
 }
 

@@ -10,7 +10,9 @@
 
 #include "base/time.h"
 #include "policy/balancer.h"
+#include "policy/breaker.h"
 #include "policy/outlier.h"
+#include "policy/retry.h"
 #include "policy/ticket.h"
 
 namespace penstock {
@@ -43,6 +45,7 @@ struct UpstreamRules {
     Affinity affinity = Affinity::none;
     Duration patience{};          // so long a ticket waits for its home while others are free
     uint32_t balance_factor = 0;  // by_hash: percent of its fair share that a backend takes at most
+    RetryRules retry{};
 
     uint32_t queue_bound() const {
         return max_pending && max_pending < queue_size ? max_pending : queue_size;
@@ -114,10 +117,22 @@ struct Action {
     RestartWhy why = RestartWhy::stuck;
 };
 
+// A limit of the circuit breaker began to refuse, or is no longer met: to be logged.
+struct CircuitChange {
+    UpstreamId upstream = UpstreamId::none;
+    CircuitLimit limit = CircuitLimit::none;
+    bool is_open = false;
+    uint32_t bound = 0;    // of a budget: 0
+    uint64_t refused = 0;  // closed: while it was open
+    Duration lasted{};     // closed: how long it was open
+};
+
 struct Actions {
     static constexpr size_t capacity = 16;
     std::array<Action, capacity> items;
     size_t count = 0;
+    std::array<CircuitChange, capacity> circuits;
+    size_t circuit_count = 0;
     bool more = false;  // call tick() again
     const Action* begin() const { return items.data(); }
     const Action* end() const { return items.data() + count; }
@@ -210,6 +225,13 @@ struct BackendView {
     uint64_t kept_by_min_healthy = 0, kept_by_percent = 0;
 };
 
+struct CircuitView {
+    CircuitLimit limit = CircuitLimit::none;
+    uint32_t bound = 0;  // 0: no limit; of a budget too, which has no number of its own
+    uint32_t now = 0;    // of what it bounds
+    Breaker breaker;
+};
+
 struct UpstreamView {
     UpstreamId id = UpstreamId::none;
     Serving serving = Serving::none;
@@ -221,6 +243,7 @@ struct UpstreamView {
     Duration wasted{};          // slot time after nobody waited for the answer, in all
     Time oldest_since = never;  // when its longest running work began
     std::vector<BackendView> backends;
+    std::vector<CircuitView> circuits;  // those that are set, or ever refused
 };
 
 struct DeviceView {

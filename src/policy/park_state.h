@@ -160,6 +160,10 @@ struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
 
     Time interval_ends = never;            // of outlier detection; never: it has not begun
     std::vector<OutlierRecord*> outliers;  // one a backend: room for find_outliers()
+    uint32_t retrying = 0;  // tickets that are retries
+    RetryBudget retry_budget;
+    std::array<Breaker, circuit_limits> breakers;     // by CircuitLimit
+    std::array<bool, circuit_limits> is_told_open{};  // as the main thread knows it
 };
 
 struct ParkState {
@@ -260,6 +264,15 @@ struct ParkState {
     Time patience_end(ParkUpstream&, Ticket&);
     void stop_being_patient(ParkUpstream&, Ticket&);
     int pick_for(ParkUpstream&, Ticket&);  // over u.candidates
+
+    // --- park_circuit.cc: the circuit breaker's limits, and retries
+    RetryAnswer may_retry(Ticket&, const FailedTry&);
+    void retry_answered(Ticket&);
+    Fate fate(BackendId, uint32_t generation);
+    void count_refusal(ParkUpstream&, CircuitLimit);
+    void settle_breakers(ParkUpstream&, Actions&);
+    bool is_met(const ParkUpstream&, CircuitLimit) const;
+    CircuitView circuit(const ParkUpstream&, CircuitLimit) const;
 
     // --- park_check.cc
     bool check(const std::span<const Lease* const>*, const std::span<const Ticket* const>*, std::string* why);

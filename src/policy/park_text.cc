@@ -22,6 +22,8 @@ std::string_view to_string(CircuitLimit limit) {
         case CircuitLimit::connections: return "connections";
         case CircuitLimit::requests: return "requests";
         case CircuitLimit::pending: return "pending";
+        case CircuitLimit::retries: return "retries";
+        case CircuitLimit::retry_budget: return "retry_budget";
     }
     return "";
 }

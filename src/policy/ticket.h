@@ -19,6 +19,7 @@
 #include "base/list.h"
 #include "base/slab.h"
 #include "base/time.h"
+#include "policy/breaker.h"
 #include "policy/key_units.h"
 
 namespace penstock {
@@ -94,9 +95,6 @@ enum class Refusal : uint8_t {
     request_timeout
 };
 std::string_view to_string(Refusal);
-// Which bound of the circuit breaker refused: the label `limit` of penstock_circuit_open_total.
-enum class CircuitLimit : uint8_t { none, connections, requests, pending };
-std::string_view to_string(CircuitLimit);
 
 struct OwedTag;
 struct QueueTag;
@@ -135,6 +133,7 @@ class Ticket : Link<QueueTag>, Owed {
     bool is_restricted() const { return !excluded.empty() || is_patient(); }
 
     Place place_ = Place::out;
+    bool is_retry_ = false;  // one of its upstream's retries: until retry_answered() or cancel()
     Refusal refusal_ = Refusal::none;
     uint16_t home_ = 0;                 // index of its home's backend, as things were at home_of_
     uint32_t home_of_ = 0;              // a ParkUpstream::version; 0: not looked for yet

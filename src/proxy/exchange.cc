@@ -171,7 +171,7 @@ void Exchange::collect(Time now) {
 }
 
 void Exchange::ask(Time now) {
-    asked_ = now;
+    queue_begins(now);
     ticket_.bytes = request.body.unsent();
     ticket_.set_wake({static_cast<uint16_t>(loop_.loop().index()), loop_.handle(this)});
     Wakes wakes;
@@ -192,7 +192,8 @@ void Exchange::take(Admission&& admission, Time now) {
     switch (admission.kind) {
         case Admission::Kind::granted:
             granted_ = now;
-            queued_ = now - asked_;
+            stalled_ = {};
+            queue_ends(now);
             lease_ = std::move(admission.lease);
             step_ = Step::connecting;
             return;
@@ -201,13 +202,11 @@ void Exchange::take(Admission&& admission, Time now) {
             loop_.turn().arm(step_deadline_, admission.wait_until);
             return;
         case Admission::Kind::refused:
-            if (queued_ < Duration::zero() && step_ == Step::queued) queued_ = now - asked_;
-            if (admission.limit != CircuitLimit::none)
-                loop_.stats().circuit_open(
-                    upstream_->label(), {static_cast<uint8_t>(admission.limit), to_string(admission.limit)});
-            // A request that was to be tried again, and cannot be: what failed first is the truth.
-            return answer(tried_ == Cause::none ? cause_of(admission.refusal) : tried_, now,
-                          admission.retry_after);
+            if (step_ == Step::queued) queue_ends(now);
+            // A request that was to be tried again, and cannot be: what failed first is the truth. An answer
+            // that was dropped cannot be had back.
+            bool has_failed = tried_ != Cause::none && tried_ != Cause::error_status;
+            return answer(has_failed ? tried_ : cause_of(admission.refusal), now, admission.retry_after);
     }
 }
 
@@ -230,7 +229,9 @@ bool Exchange::is_connecting(Time now) {
     }
     Outcome outcome = Outcome::unused;
     if (lease_.how() != Connect::lost) {
-        meet(upstream_->backend(lease_.backend()));
+        on_ = lease_.backend();
+        on_generation_ = lease_.generation();
+        meet(upstream_->backend(on_));
         backend_ = loop_.connector().open(*this, lease_, outcome, now);
         if (backend_) {
             step_ = Step::relaying;
@@ -253,6 +254,8 @@ void Exchange::relay(Time now) {
     if (backend_) backend_->wake(now);
     if (response.failed()) return backend_failed(now);
     if (response.has_head() && first_byte_ == Time{}) {
+        if (drops_answer(now)) return;
+        if (is_retry()) loop_.park().retry_answered(ticket_, now);
         first_byte_ = now;
         drop_response_hop(response.head, response.framing.tunnel);
         // A response has begun: the request will not be sent again.
@@ -301,8 +304,8 @@ void Exchange::answer(Cause cause, Time now, uint32_t retry_after) {
 }
 
 // An answer where the client has not seen the head of another one yet; interim ones do not count.
-void Exchange::fail(Cause cause, Time now) {
-    response.sent() == Progress::nothing ? answer(cause, now) : cut(cause, now);
+void Exchange::fail(Cause cause, Time now, uint32_t retry_after) {
+    response.sent() == Progress::nothing ? answer(cause, now, retry_after) : cut(cause, now);
 }
 
 // The response has begun, and cannot be completed: the client must be able to tell.
@@ -333,7 +336,7 @@ void Exchange::hang_up(Time now) {
     if (cause_ == Cause::none) cause_ = Cause::client_gone;
     logged_status_ = 499;
     if (began_ == Time{}) began_ = now;
-    if (step_ == Step::queued && queued_ < Duration::zero()) queued_ = now - asked_;
+    if (step_ == Step::queued) queue_ends(now);
     leave_backend(Cause::client_gone, now);
     end(now);
 }

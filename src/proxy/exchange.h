@@ -3,7 +3,8 @@
 //     arrived ─> collecting ─> queued ─> connecting ─> relaying ─> ended
 //        │            │           │           │  ^         │
 //        └────────────┴───────────┴───────────┴──┼─────────┴──> answered by ourselves (proxy/reply) ─> ended
-//                                                └─ again, on another backend (policy/retry)
+//                                                └─ again, on another backend (exchange_retry), perhaps after
+//                                                   a pause (pausing ─> queued)
 //
 // It lives in its loop's slab and outlives neither loop nor snapshot. Its two sides link to it and it to
 // them; the links are cut together. The client's side makes it and may leave at any time (`client_left`); the
@@ -15,6 +16,8 @@
 // step in the log.
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <span>
 #include <string_view>
 
@@ -52,13 +55,14 @@ enum class Waiting : uint8_t {
     backend_bytes,
     backend_drain,
     client_drain,
-    tunnel
+    tunnel,
+    backoff
 };
 std::string_view to_string(Waiting);
 
 class Exchange final : public Task, public Mortal {
   public:
-    enum class Step : uint8_t { arrived, collecting, queued, connecting, relaying, answered, ended };
+    enum class Step : uint8_t { arrived, collecting, queued, connecting, relaying, pausing, answered, ended };
 
     Exchange(DataLoop& loop, ClientSide& client, const ClientInfo& info);
     ~Exchange();
@@ -106,11 +110,22 @@ class Exchange final : public Task, public Mortal {
     bool is_connecting(Time now);
     void not_connected(Outcome outcome, Time now);
     void relay(Time now);
+    void queue_begins(Time now) { asked_ = now; }
+    void queue_ends(Time now) { queued_ = std::max(queued_, Duration::zero()) + (now - asked_); }
+    bool is_retry() const { return attempts_ + stale_retries_ > 0; }
     void backend_failed(Time now);
-    bool may_retry(const BackendSide& side, Cause cause) const;
+    RetryAnswer may_retry(FailedTry::Why why, Time now);
+    bool drops_answer(Time now);
+    void try_timed_out(Time now);
+    Time try_ends() const;
+    void drop_try(Cause cause, Time now);
+    bool start_over();
+    void try_again(bool backs_off, BackendSide::Remains* remains, Time now);
+    void after_pause(Time now);
+    bool may_go_on(Time now);
     void on_deadline(Time now);
     void answer(Cause cause, Time now, uint32_t retry_after = 0);
-    void fail(Cause cause, Time now);
+    void fail(Cause cause, Time now, uint32_t retry_after = 0);
     void cut(Cause cause, Time now);
     void leave_backend(Cause cause, Time now);
     void hang_up(Time now);
@@ -135,6 +150,13 @@ class Exchange final : public Task, public Mortal {
     BackendSide* backend_ = nullptr;
     LiveUpstream* upstream_ = nullptr;
     const SnapshotRoute* route_ = nullptr;
+    BackendId on_;  // of the last try
+    uint32_t on_generation_ = 0;
+    struct Fallen {
+        BackendId backend;
+        uint32_t generation;
+    };
+    std::array<Fallen, 2> fallen_{};  // workers whose connection broke while the request ran there
     Ticket ticket_;
     Lease lease_;  // granted, and no backend side has it yet
     Deadline absolute_;
@@ -153,6 +175,7 @@ class Exchange final : public Task, public Mortal {
     uint16_t logged_status_ = 0;
     uint8_t attempts_ = 0;
     uint8_t stale_retries_ = 0;
+    uint8_t fallen_count_ = 0;
     bool woken_ = false;
     bool collected_ = false;
     bool held_ = false;  // by a rate limit, for a while

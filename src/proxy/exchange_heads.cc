@@ -118,9 +118,10 @@ void Exchange::log(Time now) {
     if (is_grpc_)
         loop_.stats().grpc_ended(ended.upstream, model_,
                                  {static_cast<uint8_t>(grpc), grpc_status_name(grpc)});
-    if (attempts_ + stale_retries_ > 0)
-        loop_.stats().retry(ended.upstream,
-                            cause_ == Cause::none ? RetryOutcome::succeeded : RetryOutcome::failed);
+    if (is_retry()) {
+        bool good = cause_ == Cause::none && !upstream_->settings.retry.on_status.has(status);
+        loop_.stats().retry(ended.upstream, good ? RetryOutcome::succeeded : RetryOutcome::failed);
+    }
     AccessLines* lines = loop_.access_log();
     if (!lines) return;
     AccessRecord record;

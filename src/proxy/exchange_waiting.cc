@@ -18,6 +18,7 @@ std::string_view to_string(Waiting waiting) {
         case Waiting::backend_drain: return "backend_drain";
         case Waiting::client_drain: return "client_drain";
         case Waiting::tunnel: return "tunnel";
+        case Waiting::backoff: return "backoff";
     }
     return "";
 }
@@ -29,6 +30,7 @@ Waiting Exchange::waiting() const {
             [[fallthrough]];
         case Step::collecting: return Waiting::client_bytes;
         case Step::queued: return Waiting::slot;
+        case Step::pausing: return Waiting::backoff;
         case Step::connecting: return Waiting::connect;
         case Step::answered: return Waiting::client_drain;
         case Step::ended: return Waiting::nothing;
@@ -56,6 +58,7 @@ Duration Exchange::timeout_of(Waiting what) const {
         case Waiting::tunnel: return route_->timeouts.idle;
         case Waiting::nothing:
         case Waiting::rate_limit:
+        case Waiting::backoff:
         case Waiting::slot: break;
     }
     return Duration::zero();
@@ -65,6 +68,12 @@ Duration Exchange::timeout_of(Waiting what) const {
 bool Exchange::is_backends_fault(Cause cause, Time now) const {
     if (cause == Cause::request_timeout) return now - granted_ > granted_ - began_;
     return cause >= Cause::connect_failure;
+}
+
+// per_try_timeout: from the grant to the first byte, but for the time in which it waited for its client.
+Time Exchange::try_ends() const {
+    if (!backend_ || response.has_head()) return never;
+    return deadline_after(granted_ + stalled_, upstream_->settings.retry.per_try_timeout);
 }
 
 // Arms the deadline of what it waits for now: since that began, or since something last moved.
@@ -82,8 +91,8 @@ void Exchange::watch(Time now) {
     }
     waiting_ = what;
     moved_ = moved;
-    // It was armed with what the limiter said, or the park.
-    if (what == Waiting::rate_limit || what == Waiting::slot) return;
+    // The limiter armed it, or take() with what the park said, or try_again() with its pause.
+    if (what == Waiting::rate_limit || what == Waiting::slot || what == Waiting::backoff) return;
     // First byte counts from the grant, the others from the last thing that moved.
     Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
     Time at = deadline_after(since, timeout_of(what));
@@ -91,6 +100,7 @@ void Exchange::watch(Time now) {
         route_->timeouts.client_stall > Duration::zero())
         at = std::min(at,
                       waiting_since_ + std::max(Duration::zero(), route_->timeouts.client_stall - stalled_));
+    if (what != Waiting::client_bytes) at = std::min(at, try_ends());
     loop_.turn().arm(step_deadline_, at);
 }
 
@@ -99,7 +109,7 @@ void Exchange::on_deadline(Time now) {
         absolute_.disarm();
         step_deadline_.disarm();
         if (step_ == Step::answered || backend_is_done()) return;
-        if (step_ == Step::queued) queued_ = now - asked_;
+        if (step_ == Step::queued) queue_ends(now);
         return fail(Cause::request_timeout, now);
     }
     step_deadline_.disarm();
@@ -112,7 +122,9 @@ void Exchange::on_deadline(Time now) {
         woken_ = true;  // the park knows whether it is over; a grant that came meanwhile wins
         return;
     }
+    if (what == Waiting::backoff) return after_pause(now);
     if (what != waiting_) return;  // something moved in this very turn
+    if (what != Waiting::client_bytes && try_ends() <= now) return try_timed_out(now);
     bool for_client = what == Waiting::client_bytes || what == Waiting::client_drain;
     bool stalled = backend_ && for_client && route_->timeouts.client_stall > Duration::zero() &&
                    stalled_ + (now - waiting_since_) >= route_->timeouts.client_stall;

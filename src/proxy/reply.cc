@@ -44,6 +44,9 @@ Answer answer_to(Cause cause, Rule rule, const StatusCodes* codes) {
         case Cause::first_byte_timeout:
             return {code.request_timeout, "first_byte_timeout",
                     "the backend did not begin to answer in time"};
+        case Cause::per_try_timeout:
+            return {code.request_timeout, "per_try_timeout", "the backend did not begin to answer in time"};
+        case Cause::error_status: return {502, "error_status", "the backend answered with an error"};
         case Cause::idle_timeout:
             return {code.request_timeout, "idle_timeout", "the backend stopped answering"};
         case Cause::request_timeout:

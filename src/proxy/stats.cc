@@ -84,8 +84,6 @@ StatsBook::StatsBook() {
     wasted_ = counter("penstock_wasted_backend_seconds_total",
                       "Backend time spent on responses that reached no client.",
                       {"upstream", "model", "cause"}, nanosecond);
-    circuit_open_ = counter("penstock_circuit_open_total",
-                            "Requests refused by a limit of the circuit breaker.", {"upstream", "limit"});
     grpc_ = counter("penstock_grpc_requests_total",
                     "gRPC requests that ended, by the status that the client got.",
                     {"upstream", "model", "grpc_status"});
@@ -211,11 +209,6 @@ void Stats::grpc_ended(UpstreamLabel upstream, ModelLabel model, ReasonLabel sta
     page_.add(series_of(Kind::grpc, upstream, RouteLabel::none, model, status.number, status.name));
 }
 
-void Stats::circuit_open(UpstreamLabel upstream, ReasonLabel limit) {
-    page_.add(series_of(Kind::circuit_open, upstream, RouteLabel::none, ModelLabel::none, limit.number,
-                        limit.name));
-}
-
 void Stats::retry(UpstreamLabel upstream, RetryOutcome outcome) {
     page_.add(series_of(Kind::retries, upstream, RouteLabel::none, ModelLabel::none,
                         static_cast<uint16_t>(outcome), retry_outcomes[at(outcome)]));
@@ -270,7 +263,6 @@ SeriesId Stats::make_series(Kind kind, UpstreamLabel upstream, RouteLabel route,
                                                    code ? std::to_string(code) : "other"});
         case Kind::rejections:
             return series.series(book_.rejections_, {u, model_name(upstream, model), name});
-        case Kind::circuit_open: return series.series(book_.circuit_open_, {u, name});
         case Kind::grpc: return series.series(book_.grpc_, {u, model_name(upstream, model), name});
         case Kind::retries: return series.series(book_.retries_, {u, name});
         case Kind::abandoned: return series.series(book_.abandoned_, {u, name});

@@ -95,8 +95,7 @@ class StatsBook {
 
     // Families, all made in the constructor.
     FamilyId requests_, rejections_, request_duration_, queue_duration_, backend_duration_, first_byte_;
-    FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_,
-        circuit_open_, grpc_;
+    FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_, grpc_;
     FamilyId accept_pauses_, http2_floods_;
     FamilyId tls_handshakes_, tls_failures_, proxy_headers_;
 };
@@ -110,7 +109,6 @@ class Stats {
     void request_ended(const RequestEnd& end);
     void rejected(UpstreamLabel upstream, ModelLabel model, ReasonLabel reason);
     void grpc_ended(UpstreamLabel upstream, ModelLabel model, ReasonLabel status);
-    void circuit_open(UpstreamLabel upstream, ReasonLabel limit);
     void retry(UpstreamLabel upstream, RetryOutcome outcome);
     void abandoned(UpstreamLabel upstream, AbandonOutcome outcome);
     void wasted(UpstreamLabel upstream, ModelLabel model, ReasonLabel cause, Duration backend_time);
@@ -137,7 +135,6 @@ class Stats {
     enum class Kind : uint8_t {
         requests = 1,
         rejections,
-        circuit_open,
         retries,
         abandoned,
         wasted,

@@ -62,6 +62,14 @@ UpstreamRules rules_of(const Upstream& from) {
     rules.patience = from.balance.patience;
     rules.balance_factor = from.balance.factor;
     rules.outlier = outlier_rules_of(from);
+    const Retry& retry = from.retry;
+    rules.retry = {.attempts = retry.attempts,
+                   .on_connect_failure = retry.on_connect_failure,
+                   .on_reset_before_response = retry.on_reset_before_response,
+                   .on_status = retry.on_status,
+                   .idempotent = retry.idempotent,
+                   .budget = retry.budget,
+                   .max_retries = from.circuit_breaker.max_retries};
     return rules;
 }
 

@@ -69,6 +69,7 @@ void Audit::check_exchange(Client& client, SimLoop& loop) {
         case Waiting::backend_bytes:
             timeout = exchange.response.has_head() ? timeouts->idle : timeouts->first_byte;
             break;
+        case Waiting::backoff: timeout = 1s; break;  // at most max_backoff, and then until a fate is known
         case Waiting::backend_drain:
         case Waiting::tunnel: timeout = timeouts->idle; break;
     }
@@ -208,6 +209,9 @@ bool Audit::is_at_rest() {
         if (pool.depth > 0 || pool.bytes > 0) world_.fail("nobody is there, and {} wait", pool.depth);
         if (pool.used > 0 || pool.abandoned > 0)
             world_.fail("nobody is there, and {} slots are used", pool.used);
+        for (const CircuitView& circuit : pool.circuits)
+            if (circuit.limit == CircuitLimit::retries && circuit.now > 0)
+                world_.fail("nobody is there, and {} are being tried again", circuit.now);
         if (pool.connections > 0) world_.fail("nobody is there, and {} connections count", pool.connections);
     }
     for (const DeviceView& device : view_.devices)

@@ -32,12 +32,16 @@ Timeouts timeouts_for(Chance& chance, Duration work) {
     return out;
 }
 
-Retry retry_for(Chance& chance) {
+Retry retry_for(Chance& chance, Duration work) {
     Retry out;
     out.attempts = static_cast<uint32_t>(chance.below(4));
     out.on_connect_failure = !chance.one_in(4);
     out.on_reset_before_response = !chance.one_in(4);
     out.idempotent = chance.one_in(4);
+    out.backoff = one_of(chance, {Duration{}, Duration{1ms}, work});
+    out.max_backoff = out.backoff * 10;
+    if (chance.one_in(3)) out.per_try_timeout = work * static_cast<int64_t>(chance.between(2, 30));
+    out.budget = one_of(chance, {0.0, 0.2, 1.0});
     return out;
 }
 
@@ -89,7 +93,8 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     Upstream& to = out.settings;
     to.name = fmt::format("pool{}", number);
     to.timeouts = timeouts_for(chance, out.work);
-    to.retry = retry_for(chance);
+    to.retry = retry_for(chance, out.work);
+    to.circuit_breaker.max_retries = one_of(chance, {0U, 1U, 3U, 100U});
     to.queue.size = one_of(chance, {0U, 5U, 30U, 100U, 300U});
     to.queue.timeout = out.work * static_cast<int64_t>(chance.between(2, 100));
     to.queue.start_timeout = out.work * static_cast<int64_t>(chance.between(10, 200));

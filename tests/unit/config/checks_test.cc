@@ -116,21 +116,11 @@ upstreams:
     balance: {hash: path}
     slow_start: 0
     health_check: {}
-    circuit_breaker: {max_retries: 4}
-    retry: {budget: 10%, per_try_timeout: 1s}
 devices: [{gpu: all}]
 )") == "p.yaml:11:5: upstreams.a.health_check.path: asking a path over HTTP/2 is not supported by "
        "this "
        "version; write tcp: true instead\n"
-       "p.yaml:12:23: upstreams.a.circuit_breaker.max_retries: a limit of retries is not supported by this "
-       "version; leave it out\n"
-       "p.yaml:13:13: upstreams.a.retry.budget: a budget of retries is not supported by this version; leave "
-       "it "
-       "out\n"
-       "p.yaml:13:26: upstreams.a.retry.per_try_timeout: a timeout of each try is not supported by this "
-       "version; "
-       "leave it out, or use timeouts\n"
-       "p.yaml:14:1: devices: slots of devices are not supported by this version; leave it out\n");
+       "p.yaml:12:1: devices: slots of devices are not supported by this version; leave it out\n");
 }
 
 TEST_CASE("a worker that waits for a slow client must not be taken for hung") {

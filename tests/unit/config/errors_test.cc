@@ -364,8 +364,11 @@ TEST_CASE("settings of an upstream are refused with what would be right") {
           "or "
           "close\n");
     CHECK(error("retry: {on: [timeouts]}") ==
-          "upstreams.a.retry.on[0]: \"timeouts\" is not known; write connect_failure or "
-          "reset_before_response\n");
+          "upstreams.a.retry.on[0]: \"timeouts\" is not known; write connect_failure, "
+          "reset_before_response, gateway_error or 5xx\n");
+    CHECK(error("retry: {on: [302]}") == "upstreams.a.retry.on[0]: 302 is out of range; give 400 to 599\n");
+    CHECK(error("retry: {backoff: 1s, max_backoff: 500ms}") ==
+          "upstreams.a.retry.max_backoff: 500ms is shorter than backoff 1s; make it at least that\n");
     CHECK(error("outlier_detection: {base_ejection_time: 10m}") ==
           "upstreams.a.outlier_detection.base_ejection_time: base_ejection_time 10m is longer than "
           "max_ejection_time "

@@ -85,7 +85,7 @@ TEST_CASE("an upstream of servers is not limited by default, and abandoned work 
     CHECK(!up.outlier_detection);
     CHECK(!up.health_check);
     CHECK(up.slow_start == 0s);
-    CHECK(up.retry == Retry{1, true, true, 0s, 0.2, false});
+    CHECK(up.retry == Retry{});
 }
 
 TEST_CASE("a worker takes one request at a time by default, and abandoned work keeps its slot") {
@@ -261,7 +261,8 @@ upstreams:
                         failure_percentage: {threshold: 50, min_backends: 6, min_requests: 7}}
     health_check: {path: /up, interval: 1s, timeout: 2s, healthy: 3, unhealthy: 4, expect: 204, jitter: 20%}
     slow_start: 10s
-    retry: {attempts: 3, on: [connect_failure], per_try_timeout: 1s, budget: 50%, idempotent: true}
+    retry: {attempts: 3, on: [connect_failure], backoff: 1ms, max_backoff: 2ms, per_try_timeout: 1s, budget: 50%,
+            idempotent: true}
 )");
     CHECK(up.protocol == Protocol::http2);
     CHECK(*up.tls == BackendTls{false, "ca.pem", "x", "c.pem", "k.pem"});
@@ -281,7 +282,18 @@ upstreams:
                                                     FailurePercentage{50, 6, 7}});
     CHECK(*up.health_check == HealthCheck{"/up", 1s, 2s, 3, 4, 204, 0.2});
     CHECK(up.slow_start == 10s);
-    CHECK(up.retry == Retry{3, true, false, 1s, 0.5, true});
+    CHECK(up.retry == Retry{3, true, false, {}, 1ms, 2ms, 1s, 0.5, true});
+}
+
+TEST_CASE("statuses after which to try again stand beside the conditions, by number or by family") {
+    const Retry retry = upstream(with_server("retry: {on: [gateway_error, 429]}")).retry;
+    CHECK_FALSE(retry.on_connect_failure);
+    for (unsigned status : {429, 502, 503, 504}) CHECK(retry.on_status.has(status));
+    for (unsigned status : {200, 428, 500, 501, 505}) CHECK_FALSE(retry.on_status.has(status));
+    const Retry all = upstream(with_server("retry: {on: [5xx], backoff: 2s}")).retry;
+    for (unsigned status : {500, 550, 599}) CHECK(all.on_status.has(status));
+    CHECK_FALSE(all.on_status.has(499));
+    CHECK(all.max_backoff == 2s);
 }
 
 TEST_CASE("a section that is switched on by being there has its own defaults") {

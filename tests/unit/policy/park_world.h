@@ -144,6 +144,7 @@ struct ParkWorld {
         Actions actions;
         next_tick = park.tick(now, w, actions);
         keep(w);
+        circuits.assign(actions.circuits.begin(), actions.circuits.begin() + actions.circuit_count);
         return {actions.begin(), actions.end()};
     }
     std::vector<Action> pass(Duration d) {
@@ -208,6 +209,8 @@ struct ParkWorld {
     std::vector<Wake> woken;  // since the test cleared it
     bool main_woken = false;
     bool more = false;  // of the last call
+
+    std::vector<CircuitChange> circuits;  // as the last tick told them
 
   private:
     void take(Request& r, Admission&& a) {

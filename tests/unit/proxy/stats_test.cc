@@ -85,7 +85,6 @@ TEST_CASE("the other counters carry their labels") {
     stats.abandoned(ocr, AbandonOutcome::worker_exit);
     stats.wasted(ocr, ModelLabel::none, {5, "client_gone"}, 1500ms);
     stats.wasted(ocr, ModelLabel::none, {5, "client_gone"}, -1s);
-    stats.circuit_open(ocr, {2, "requests"});
     stats.connection_opened(Wire::client);
     stats.connection_opened(Wire::client);
     stats.connection_closed(Wire::client);
@@ -97,7 +96,6 @@ TEST_CASE("the other counters carry their labels") {
     CHECK(all["penstock_retries_total{ocr,refused}"] == 1);
     CHECK(all["penstock_abandoned_total{ocr,worker_exit}"] == 1);
     CHECK(all["penstock_wasted_backend_seconds_total{ocr,,client_gone}"] == doctest::Approx(1.5));
-    CHECK(all["penstock_circuit_open_total{ocr,requests}"] == 1);
     CHECK(all["penstock_connections{client}"] == 1);
     CHECK(all["penstock_connections{backend}"] == 0);
     CHECK(all["penstock_connections_total{client}"] == 2);
