@@ -173,7 +173,13 @@ void ClientH2::run(Time now) {
     count_bytes();
     if (state_ == State::closed) return close();
     if (state_ == State::finishing) {
-        if (channel_.finished() || now >= finish_by_) return close();
+        if (channel_.finished()) return close();
+        if (now >= finish_by_) {
+            // Bytes still on their way out get their time; a client that never closes does not.
+            Time patience = channel_.last_sent() + loop_.config().limits.client_write_timeout;
+            if (channel_.output_bytes() == 0 || patience <= now) return close();
+            finish_by_ = patience;
+        }
         if (channel_.readable()) channel_.resume();
     } else {
         if (channel_.dead() || channel_.write_failed() || channel_.fin_seen()) return close();
