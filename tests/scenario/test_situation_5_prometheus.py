@@ -99,8 +99,8 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
         1 + len(steady.answers) + served)
     # Fast, and the rest keeps its latency: its own time, and that of the fifty before it.
     assert overload.percentile(0.99, 503) < overload.seconds(200)[0]
-    assert overload.percentile(0.99, 200) < 1.2 * hold * (1 + 50 / 100)
-    assert served >= 0.95 * 100 / hold * seconds
+    assert overload.percentile(0.99, 200) < 2 * hold * (1 + 50 / 100)
+    assert served >= 0.9 * 100 / hold * seconds
 
     # Now what Prometheus says.
     total = 1 + len(steady.answers) + served
