@@ -76,6 +76,7 @@ def test_max_connections_is_never_exceeded_while_connections_come_and_go(triton)
         worker.order(hold=True)
         clients = [ask(proxy) for _ in range(max_connections + max_pending)]
         proxy.wait_queue(max_pending, "triton")
+        eventually(lambda: in_flight([worker]) == max_connections, "a hundred inferences at the server")
         worker.order(hold=False)
         assert statuses(clients) == [200] * (max_connections + max_pending)
     # One more is the test's own, which asks.
@@ -97,6 +98,7 @@ def test_max_pending_requests_is_50_and_the_51st_is_refused_at_once(triton):
         assert_refused(ask(proxy).read_response(), 503, "circuit_open")
         metrics = proxy.metrics()
         assert metrics.value("penstock_rejections_total", upstream="triton", reason="circuit_open") == number
+        assert metrics.value("penstock_circuit_open_total", upstream="triton") == number
         assert metrics.value("penstock_queue_depth", upstream="triton") == max_pending
 
     # One that leaves makes room for exactly one.

@@ -95,6 +95,7 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
     # The breaker has tripped, is seen to have, and nothing but the excess was refused.
     assert refused > 0
     assert tripped.value("penstock_rejections_total", upstream="triton", reason="circuit_open") == refused
+    assert tripped.value("penstock_circuit_open_total", upstream="triton") == refused
     assert sum(worker.counts().value("nv_inference_request_success") for worker in workers) == (
         1 + len(steady.answers) + served)
     # Fast, and the rest keeps its latency: its own time, and that of the fifty before it.
