@@ -246,20 +246,20 @@ def test_no_more_than_max_ejection_percent_are_ejected(penstock, server):
 
 def test_one_that_is_worse_than_the_others_is_ejected_as_the_interval_ends(penstock, server):
     pool = [server() for _ in range(3)]
-    proxy = start(penstock, pool, {"consecutive_5xx": 0, "interval": "300ms", **long,
-                                   "success_rate": {"stdev_factor": 1, "min_backends": 3, "min_requests": 5}})
+    proxy = start(penstock, pool, {"consecutive_5xx": 0, "interval": "1s", **long,
+                                   "success_rate": {"stdev_factor": 1, "min_backends": 3, "min_requests": 3}})
     pool[1].says(500)
-    proxy.wait_status(lambda _: proxy.get("/") and state(proxy, pool[1]) == "resting", "the bad one ejected")
+    proxy.wait_status(lambda _: [proxy.get("/") for _ in range(15)] and state(proxy, pool[1]) == "resting", "the bad one ejected")
     assert backend_of(proxy, pool[1])["ejections"]["by_reason"] == {"success_rate": 1}
     assert state(proxy, pool[0]) == state(proxy, pool[2]) == "ready"
 
 
 def test_a_failure_percentage_ejects(penstock, server):
     pool = [server() for _ in range(2)]
-    proxy = start(penstock, pool, {"consecutive_5xx": 0, "interval": "300ms", **long,
+    proxy = start(penstock, pool, {"consecutive_5xx": 0, "interval": "1s", **long,
                                    "failure_percentage": {"threshold": 100, "min_backends": 2, "min_requests": 3}})
     pool[1].says(503)
-    proxy.wait_status(lambda _: proxy.get("/") and state(proxy, pool[1]) == "resting", "the bad one ejected")
+    proxy.wait_status(lambda _: [proxy.get("/") for _ in range(15)] and state(proxy, pool[1]) == "resting", "the bad one ejected")
     assert backend_of(proxy, pool[1])["ejections"]["by_reason"] == {"failure_percentage": 1}
 
 
