@@ -239,7 +239,8 @@ def test_a_backend_that_resets_inside_its_answer_cuts_it(pair):
 
 def test_a_backend_that_is_not_there_is_a_502(pair):
     answer = pair.request("GET", "/give/1", "nobody")
-    assert (answer.status, answer["x-penstock-reason"]) == (502, "connect_failure")
+    # Whoever asks right behind another front may find it known to be down.
+    assert (answer.status, answer["x-penstock-reason"]) in ((502, "connect_failure"), (503, "no_backend"))
 
 
 def test_a_backend_that_does_not_begin_to_answer_is_a_504(pair):
