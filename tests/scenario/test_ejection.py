@@ -249,7 +249,7 @@ def test_one_that_is_worse_than_the_others_is_ejected_as_the_interval_ends(penst
     proxy = start(penstock, pool, {"consecutive_5xx": 0, "interval": "1s", **long,
                                    "success_rate": {"stdev_factor": 1, "min_backends": 3, "min_requests": 3}})
     pool[1].says(500)
-    proxy.wait_status(lambda _: [proxy.get("/") for _ in range(15)] and state(proxy, pool[1]) == "resting", "the bad one ejected")
+    eventually(lambda: [proxy.get("/") for _ in range(15)] and state(proxy, pool[1]) == "resting", "it is ejected")
     assert backend_of(proxy, pool[1])["ejections"]["by_reason"] == {"success_rate": 1}
     assert state(proxy, pool[0]) == state(proxy, pool[2]) == "ready"
 
@@ -259,7 +259,7 @@ def test_a_failure_percentage_ejects(penstock, server):
     proxy = start(penstock, pool, {"consecutive_5xx": 0, "interval": "1s", **long,
                                    "failure_percentage": {"threshold": 100, "min_backends": 2, "min_requests": 3}})
     pool[1].says(503)
-    proxy.wait_status(lambda _: [proxy.get("/") for _ in range(15)] and state(proxy, pool[1]) == "resting", "the bad one ejected")
+    eventually(lambda: [proxy.get("/") for _ in range(15)] and state(proxy, pool[1]) == "resting", "it is ejected")
     assert backend_of(proxy, pool[1])["ejections"]["by_reason"] == {"failure_percentage": 1}
 
 

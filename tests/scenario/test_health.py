@@ -206,6 +206,7 @@ def test_a_backend_that_is_unhealthy_and_ejected_has_to_be_neither(penstock, ser
     bad.says(500, to="/health")
     eventually(lambda: backend_of(proxy, bad.address)["why"] == "unhealthy: GET /health -> 500", "unhealthy")
     bad.says(200, to="/health")
-    facts = eventually(lambda: (lambda one: one["health"]["healthy"] and one)(backend_of(proxy, bad.address)), "healthy")
+    eventually(lambda: backend_of(proxy, bad.address)["health"]["healthy"], "healthy")
+    facts = backend_of(proxy, bad.address)
     assert facts["state"] == "resting" and facts["why"] == "ejected: consecutive_5xx"
     assert facts["until_seconds"] > 3500
