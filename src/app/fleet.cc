@@ -82,7 +82,7 @@ Fleet::Fleet(Loop& loop, Park& park, Post& post, StatsBook& book, const Resolver
     loop_.turn().mark(*this);
 }
 
-Fleet::~Fleet() = default;
+Fleet::~Fleet() { unlink(); }
 
 void Fleet::secure(Probe::Question& question, const LiveUpstream& upstream, BackendId backend) const {
     const Backend& asked = upstream.backend(backend);

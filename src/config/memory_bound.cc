@@ -39,6 +39,12 @@ MemoryBound memory_bound(const Config& config) {
     uint64_t small = MemoryBound::idle_connection + MemoryBound::request + MemoryBound::small_chunk;
     bound.connections =
         clients * small + backends * (MemoryBound::idle_connection + MemoryBound::small_chunk);
+    if (std::any_of(config.listen.begin(), config.listen.end(),
+                    [](const Listen& l) { return l.tls.has_value(); }))
+        bound.connections += clients * MemoryBound::tls;
+    if (std::any_of(config.upstreams.begin(), config.upstreams.end(),
+                    [](const Upstream& u) { return u.tls.has_value(); }))
+        bound.connections += backends * MemoryBound::tls;
 
     // The chunk that a head was read into, its copy in the exchange, and the response's likewise.
     uint64_t head = config.limits.header_bytes;

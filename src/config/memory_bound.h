@@ -16,6 +16,7 @@ struct MemoryBound {
     static constexpr uint64_t small_chunk = 2 * KiB;   // a head is read into one,
     static constexpr uint64_t large_chunk = 16 * KiB;  // or, if it is large, into one of these
     static constexpr uint64_t output = 64 * KiB;       // what waits in a connection to be read
+    static constexpr uint64_t tls = 16 * KiB;          // of OpenSSL, on top of an idle connection
     static constexpr uint64_t h2_session = 20 * KiB;   // of nghttp2: a frame, HPACK's tables
     static constexpr uint64_t h2_stream = 1 * KiB;     // beside its exchange
     static constexpr uint64_t certain = 32 * KiB;      // what a request takes of limits.memory, or is refused

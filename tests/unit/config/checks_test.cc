@@ -135,6 +135,15 @@ TEST_CASE("a worker that waits for a slow client must not be taken for hung") {
     CHECK(hung("timeouts: {client_stall: 0}").find("client_stall (none)") != std::string::npos);
 }
 
+TEST_CASE("a connection over TLS takes 16 KiB more than one in clear, on either side") {
+    auto bound = [](const std::string& text) { return memory_bound(load_text(text).config).connections; };
+    std::string few = "limits: {connections: 100}\n";
+    uint64_t clear = bound(few + with_server("concurrency: 4"));
+    std::string front = "listen: [{address: \"127.0.0.1:1\", tls: {certificate: c, key: k}}]\n";
+    CHECK(bound(few + front + with_server("concurrency: 4")) == clear + 100 * 16 * KiB);
+    CHECK(bound(few + with_server("concurrency: 4, tls: {}")) == clear + 4 * 16 * KiB);
+}
+
 TEST_CASE("the memory bound grows with what is allowed, and with nothing else") {
     auto bound = [](std::string_view text) { return memory_bound(load_text(text).config); };
     std::string_view small = "limits: {connections: 100, memory: 10MiB, header_bytes: 4KiB}\nthreads: 2\n";
