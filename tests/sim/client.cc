@@ -60,6 +60,7 @@ void Client::begin() {
     const Retry& retry = plan.pools[pool].settings.retry;
     Facts& facts = world_.facts(number_);
     facts.repeatable = kind != Kind::post || retry.idempotent;
+    facts.drops_answers = !retry.on_status.empty();
     // A stale connection is tried once more for nothing.
     facts.most_begun = static_cast<uint8_t>(facts.repeatable ? 2 + retry.attempts : 1);
 
@@ -173,7 +174,10 @@ void Client::wake(Time now) {
         continued_ = true;
         if (uploaded_ == 0) upload_soon(world_.latency());
     }
-    while (response.next_interim()) response.interim_sent();
+    while (response.next_interim()) {
+        response.interim_sent();
+        world_.facts(number_).passed_on = true;
+    }
     if (response.has_head() && response.sent() == Progress::nothing) write_head(now);
     if (response.sent() != Progress::nothing && !response.is_sent()) write_body();
     const bool wants = !request.failed() && !request.is_complete() && request.body.wants_more() &&
@@ -193,6 +197,7 @@ void Client::write_head(Time now) {
     }
     exchange_->response_edit(now);
     response.send_to(Progress::head);
+    world_.facts(number_).passed_on = true;
     is_workers_ = response.head.value_of("x-penstock-reason").empty();
     if (!is_workers_) world_.expect_retry_after(response.head.value_of(FieldId::retry_after));
     if (response.tunnel) {

@@ -10,10 +10,12 @@
 namespace penstock::sim {
 
 struct Facts {
-    bool repeatable = false;    // may be run twice: by its method, or the settings say so
-    bool answer_begun = false;  // a byte of an answer came
-    bool left = false;          // its client is gone, and penstock knows
-    uint8_t most_begun = 1;     // connections on which it may be begun
+    bool repeatable = false;     // may be run twice: by its method, or the settings say so
+    bool answer_begun = false;   // a byte of an answer came
+    bool drops_answers = false;  // it may be sent again after an answer with some statuses
+    bool passed_on = false;      // something of an answer went to its client
+    bool left = false;           // its client is gone, and penstock knows
+    uint8_t most_begun = 1;      // connections on which it may be begun
     uint8_t begun = 0;
     uint8_t ran = 0;  // processes that saw it
     uint8_t ends = 0;

@@ -42,6 +42,8 @@ Retry retry_for(Chance& chance, Duration work) {
     out.max_backoff = out.backoff * 10;
     if (chance.one_in(3)) out.per_try_timeout = work * static_cast<int64_t>(chance.between(2, 30));
     out.budget = one_of(chance, {0.0, 0.2, 1.0});
+    if (chance.one_in(3))
+        for (unsigned status : {500, 502, 503}) out.on_status.add(status);
     return out;
 }
 

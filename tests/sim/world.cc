@@ -244,10 +244,13 @@ uint32_t World::new_request() {
 
 void World::begins(uint32_t request) {
     Facts& of = facts(request);
-    if (of.answer_begun) fail("request {} is sent again after its answer has begun", request);
+    if (of.answer_begun && !of.drops_answers)
+        fail("request {} is sent again after its answer has begun", request);
+    if (of.passed_on) fail("request {} is sent again, and its client has a part of an answer", request);
     if (++of.begun > of.most_begun)
         fail("request {} may be begun {} times, and this is one more", request, of.most_begun);
     if (of.begun > 1) tally_.count("sent again");
+    if (of.begun > 1 && of.answer_begun) tally_.count("sent again: after its answer's status");
 }
 
 void World::runs(uint32_t request) {
