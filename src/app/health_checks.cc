@@ -74,7 +74,8 @@ class HealthRound final : public Task {
         Probe::Question question{.address = *address,
                                  .path = settings_.path,
                                  .expect = settings_.path.empty() ? uint16_t{0} : settings_.expect,
-                                 .timeout = settings_.timeout};
+                                 .timeout = settings_.timeout,
+                                 .grpc = settings_.grpc};
         checks_.fleet_.secure(question, upstream_, backend_.id());
         probe_.ask(std::move(question));
     }

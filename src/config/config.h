@@ -85,6 +85,8 @@ struct Ready {
     std::string path;  // a GET of it must answer 2xx; empty: being able to connect is enough (tcp: true)
     Duration interval = 200ms;
     Duration timeout = 120s;
+    // Instead of a path: grpc.health.v1 says that this service serves; empty: the server.
+    std::optional<std::string> grpc = {};
 
     bool operator==(const Ready&) const = default;
 };
@@ -292,6 +294,8 @@ struct HealthCheck {
     uint32_t unhealthy = 3;
     uint16_t expect = 200;
     double jitter = 0.1;  // of the interval, so that not all are asked at once
+    // Instead of a path: grpc.health.v1 says that this service serves; empty: the server.
+    std::optional<std::string> grpc = {};
 
     bool operator==(const HealthCheck&) const = default;
 };

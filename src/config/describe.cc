@@ -60,8 +60,9 @@ void describe_workers(const Workers& workers, Out out) {
         fmt::format_to(out, "            on GPU {}, in turn\n", fmt::join(workers.gpus, ", "));
     }
     fmt::format_to(out, "            ready when {}, within {}; stopped within {}\n",
-                   workers.ready.path.empty() ? "it accepts a connection"
-                                              : fmt::format("GET {} answers 2xx", workers.ready.path),
+                   workers.ready.grpc           ? "grpc.health.v1 says that it serves"
+                   : workers.ready.path.empty() ? "it accepts a connection"
+                                                : fmt::format("GET {} answers 2xx", workers.ready.path),
                    format_duration(workers.ready.timeout), format_duration(workers.stop.grace));
     std::vector<std::string> limits;
     if (workers.recycle.requests > 0) limits.push_back(counted(workers.recycle.requests, "request"));
@@ -154,8 +155,9 @@ void describe_upstream(const Upstream& upstream, Out out) {
     if (const auto& check = upstream.health_check) {
         fmt::format_to(out, "  checked   every {}: {}; {} in a row that fail, and it gets nothing\n",
                        format_duration(check->interval),
-                       check->path.empty() ? "it accepts a connection"
-                                           : fmt::format("GET {} answers {}", check->path, check->expect),
+                       check->grpc           ? "grpc.health.v1 says that it serves"
+                       : check->path.empty() ? "it accepts a connection"
+                                             : fmt::format("GET {} answers {}", check->path, check->expect),
                        check->unhealthy);
     }
     if (const auto& outlier = upstream.outlier_detection) {

@@ -94,9 +94,13 @@ void read_health_check(Section& s, HealthCheck& out) {
     if (!out.path.starts_with('/')) {
         s.error("path", fmt::format("\"{}\" does not begin with /; write /{}", out.path, out.path));
     }
-    if (!tcp) return;
+    if (s.has("grpc")) s.text_or_empty("grpc", out.grpc.emplace());
+    if (tcp && out.grpc) s.error("grpc", "is given beside tcp, which asks for nothing; keep one of them");
+    if (!tcp && !out.grpc) return;
     for (std::string_view key : {"path", "expect"})
-        if (s.has(key)) s.error(key, "is given beside tcp, which asks for nothing; keep one of them");
+        if (s.has(key))
+            s.error(key, fmt::format("is given beside {}; keep one of them",
+                                     tcp ? "tcp, which asks for nothing" : "grpc"));
     out.path.clear();
 }
 

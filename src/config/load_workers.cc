@@ -65,8 +65,10 @@ void read_ready(Section& s, Ready& out) {
     if (!out.path.empty() && !out.path.starts_with('/')) {
         s.error("path", fmt::format("\"{}\" does not begin with /; write /{}", out.path, out.path));
     }
+    if (s.has("grpc")) s.text_or_empty("grpc", out.grpc.emplace());
     if (tcp && s.has("path")) s.error("tcp", "is given beside path; keep one of them");
-    if (!tcp && s.has("tcp") && !s.has("path")) {
+    if (out.grpc && (tcp || s.has("path"))) s.error("grpc", "is given beside path or tcp; keep one of them");
+    if (!tcp && s.has("tcp") && !s.has("path") && !out.grpc) {
         s.error("tcp", "is false, but there is no path either; write tcp: true or path: /health");
     }
 }

@@ -137,6 +137,11 @@ bool BackendH1::read_head() {
         fail(Cause::bad_response);
         return false;
     }
+    // Who asked by extended CONNECT would take any success for the tunnel.
+    if (exchange_ && exchange_->request.framing.tunnel && !framing_.tunnel && head.status < 300) {
+        fail(Cause::bad_response);
+        return false;
+    }
     if (exchange_) {
         Message& response = exchange_->response;
         response.framing = framing_;
@@ -231,7 +236,10 @@ void BackendH1::wake(Time) {
     Message& response = exchange_->response;
     if (!channel_.write_failed()) {
         if (request.sent() == Progress::nothing && !write_head()) return;
-        if (!request.is_sent()) write_body();
+        // Bytes of a tunnel that is not there yet.
+        bool undecided =
+            request.framing.upgrade && !request.tunnel && (request.framing.tunnel || !request.is_complete());
+        if (!request.is_sent() && !undecided) write_body();
     }
     if (channel_.paused() && response.body.wants_more()) channel_.resume();
 }

@@ -62,7 +62,9 @@ bool BackendH2::takes_more() const {
     if (going_away_ || broken_) return false;
     uint32_t limit = upstream_.backend(backend_).requests_per_connection;
     if (limit && served_ >= limit) return false;
-    return stream_count_ < std::min<size_t>(session_.most_streams(), most_streams);
+    // Before its SETTINGS have come, what the last connection to this backend learned from them.
+    size_t allowed = settings_came_ ? session_.most_streams() : pool_.streams_allowed(backend_);
+    return stream_count_ < std::min(allowed, most_streams);
 }
 
 void BackendH2::add(BackendStream& stream) {
@@ -77,7 +79,9 @@ void BackendH2::remove(BackendStream& stream, Time now) {
     --stream_count_;
     session_.forget(stream);
     want_flush();
-    if (stream_count_ > 0 || state_ != State::open) return;
+    if (stream_count_ > 0) return;
+    if (state_ == State::dialing) return close();  // nobody waits for it any more
+    if (state_ != State::open) return;
     Duration idle = upstream_.settings.pool.idle;
     if (!takes_more() || loop_.draining() || idle <= Duration::zero()) return leave();
     loop_.turn().arm(deadline_, now + idle);
@@ -121,6 +125,7 @@ void BackendH2::lose(Cause cause) {
 
 void BackendH2::close() {
     if (state_ == State::closed) return;
+    if (channel_.handshaking() && !channel_.dead()) note_handshake(channel_, loop_, upstream_, backend_);
     state_ = State::closed;
     Link<ConnectionsTag>::unlink();
     deadline_.disarm();
@@ -142,6 +147,10 @@ void BackendH2::fill() {
     if (state_ == State::closed) return channel_.discard_input();
     if (state_ == State::dialing) return loop_.turn().mark(*this);
     if (!session_.receive(channel_.input(), loop_.loop().now())) broken_ = true;
+    if (!channel_.input().empty()) {
+        settings_came_ = true;  // they come first
+        pool_.learn_streams(backend_, session_.most_streams());
+    }
     channel_.discard_input();
     if (broken_ || channel_.dead() || channel_.at_end()) loop_.turn().mark(*this);
     want_flush();
@@ -180,7 +189,7 @@ void BackendH2::flush(Time now) {
         ++pings_sent_;
         good = session_.send();
     }
-    if (!good) {
+    if (!good || session_.is_over()) {  // it said GOAWAY for what it could not understand
         broken_ = true;
         loop_.turn().mark(*this);
     }

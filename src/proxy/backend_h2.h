@@ -153,6 +153,7 @@ class BackendH2 final : public ChannelUser,
     uint64_t pings_sent_ = 0;
     uint64_t counted_in_ = 0, counted_out_ = 0;
     State state_ = State::dialing;
+    bool settings_came_ = false;
     bool going_away_ = false;  // the backend said so
     bool broken_ = false;      // what it sends cannot be understood any more
     bool ping_wanted_ = false;

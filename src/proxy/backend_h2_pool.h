@@ -26,14 +26,21 @@ class BackendH2Pool {
     size_t live() const { return connections_.live() + streams_.live(); }
     void collect_leases(std::vector<const Lease*>& leases);
 
+    // How many streams a backend takes on a connection, as its last SETTINGS said.
+    uint32_t streams_allowed(BackendId backend) { return of(backend).streams_allowed; }
+    void learn_streams(BackendId backend, uint32_t allowed) { of(backend).streams_allowed = allowed; }
+
     void free(BackendStream* stream);
     void free(BackendH2* connection);
 
   private:
     struct Connections {
         Connections() = default;
-        Connections(Connections&& other) noexcept { list.splice_back(other.list); }
+        Connections(Connections&& other) noexcept : streams_allowed(other.streams_allowed) {
+            list.splice_back(other.list);
+        }
         List<BackendH2, ConnectionsTag> list;
+        uint32_t streams_allowed = 100;  // what most servers allow at least
     };
     Connections& of(BackendId backend);
 

@@ -1,5 +1,6 @@
 #include "proxy/client_stream.h"
 
+#include "http/upgrade.h"
 #include "proxy/client_h2.h"
 #include "proxy/data_loop.h"
 
@@ -11,6 +12,17 @@ Head continue_head_of_h2() {
     Head head;
     head.status = 100;
     return head;
+}
+
+// The answer to an extended CONNECT is out: what has come since is the tunnel's, or nobody's.
+void begin_tunnel(Message& request, const Message& response) {
+    if (response.tunnel) {
+        request.tunnel = true;
+        return;
+    }
+    request.framing.upgrade = false;
+    request.body.discard();
+    if (!request.is_complete() && !request.failed()) request.fill_to(Progress::complete);
 }
 
 }  // namespace
@@ -34,6 +46,9 @@ void ClientStream::begin(const H2Head& asked) {
     most_body = loop.h1_limits().body_bytes;
     request.head = copy_head(asked.head, exchange_->arena());
     rule = asked.rule == Rule::ok ? frame_h2_request(asked, request.framing) : asked.rule;
+    if (rule == Rule::ok && !asked.protocol.empty())
+        rule = upgrade_of_connect(asked.head, asked.protocol, {loop.random(), loop.random()},
+                                  exchange_->arena(), request.head, request.framing);
     request.fill_to(Progress::head);
     if (rule != Rule::ok) {
         exchange_->rule = rule;
@@ -79,6 +94,8 @@ void ClientStream::wake(Time now) {
     }
     write_interims();
     if (response.has_head() && response.sent() == Progress::nothing && is_open()) write_head(now);
+    if (request.framing.upgrade && !request.tunnel && response.sent() != Progress::nothing)
+        begin_tunnel(request, response);
     if (omit_body_)
         while (response.body.unsent() > 0) response.body.sent(response.body.next().size());
     session.pump(*this);
@@ -97,6 +114,10 @@ void ClientStream::write_interims() {
 void ClientStream::write_head(Time now) {
     Message& response = exchange_->response;
     HeadEdit edit = exchange_->response_edit(now);
+    if (response.tunnel) {
+        response.head.status = 200;  // 101 is HTTP/1's
+        edit.drop.add(FieldId::sec_websocket_accept);
+    }
     omit_body_ = has_no_body(response.head.status) || exchange_->request.head.method == Method::head;
     if (response.framing.declared == BodyKind::length && response.head.status != 204) {
         edit.declare = BodyKind::length;

@@ -52,6 +52,7 @@ H2Limits h2_limits_of(const Limits& limits) {
     out.head_bytes = limits.header_bytes;
     out.fields = limits.headers;
     out.streams = limits.max_concurrent_streams;
+    out.connect_protocol = true;
     return out;
 }
 

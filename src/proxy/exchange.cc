@@ -28,6 +28,16 @@ Cause cause_of(Refusal refusal) {
     return Cause::internal_error;
 }
 
+// A backend that speaks HTTP/2 has no Upgrade: the request is an ordinary one, as RFC 9110 7.8 has it. Not
+// ok: nothing but a tunnel would do.
+Rule forgo_upgrade(Message& request) {
+    if (request.framing.tunnel) return Rule::method_unknown;  // 501
+    if (!request.framing.upgrade) return Rule::ok;
+    request.framing.upgrade = false;
+    if (!request.is_complete()) request.fill_to(Progress::complete);
+    return Rule::ok;
+}
+
 }  // namespace
 
 Exchange::Exchange(DataLoop& loop, ClientSide& client, const ClientInfo& info)
@@ -87,7 +97,7 @@ void Exchange::arrive(Time now) {
 void Exchange::enter(Time now) {
     uint64_t length =
         request.framing.body == BodyKind::length ? request.framing.length : Body::unknown_length;
-    if (request.framing.body == BodyKind::none) length = 0;
+    if (request.framing.body == BodyKind::none && !request.framing.upgrade) length = 0;
     // What would be refused now is refused now, before its body is uploaded.
     uint64_t expected =
         std::min(length == Body::unknown_length ? 0 : length, upstream_->settings.buffer.request);
@@ -143,6 +153,8 @@ bool Exchange::find_route(Time now) {
     if (route_->settings->strip_prefix)
         request_edit_.target = strip_prefix(target, {path, size}, route_->settings->match.prefix, arena_);
     if (target.form == Target::Form::absolute) request_edit_.host = target.authority;
+    if (upstream_->settings.protocol == Protocol::http2) rule = forgo_upgrade(request);
+    if (rule != Rule::ok) return refuse(Cause::bad_request);
     return true;
 }
 

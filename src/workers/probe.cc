@@ -39,6 +39,10 @@ void Probe::ask(Question question) {
     body_bytes_ = 0;
     head_reader_.reset();
     status_ = 0;
+    check_.reset();
+    if (question_.grpc)
+        check_ = std::make_unique<GrpcCheck>(host_of(question_.address), *question_.grpc,
+                                             question_.tls != nullptr);
     out_ = question_.path.empty() ? ""
                                   : fmt::format(
                                         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: penstock\r\n"
@@ -54,7 +58,7 @@ void Probe::ask(Question question) {
     if (dialed.error == EINPROGRESS) return wait_for(EV_WRITE);
     if (dialed.error == EAGAIN) {
         outcome_.is_busy = true;
-        return finish(question_.path.empty(), "connect: its backlog is full");
+        return finish(only_connects(), "connect: its backlog is full");
     }
     if (dialed.error) return finish(false, fmt::format("connect: {}", std::strerror(dialed.error)));
     connected();
@@ -112,7 +116,8 @@ void Probe::run(Time) {
         case Step::handshake: shake_hands(); break;
         case Step::sending: send(); break;
         case Step::head:
-        case Step::body: receive(); break;
+        case Step::body:
+        case Step::checking: receive(); break;
     }
 }
 
@@ -123,7 +128,7 @@ void Probe::time_is_up() {
     if (step_ == Step::connecting) return finish(false, fmt::format("connect: nothing in {}", after));
     if (step_ == Step::handshake) return finish(false, fmt::format("TLS handshake: not done in {}", after));
     outcome_.is_busy = true;
-    finish(false, fmt::format("{}: no answer in {}", get(), after));
+    finish(false, fmt::format("{}: no answer in {}", what(), after));
 }
 
 void Probe::connected() {
@@ -136,7 +141,8 @@ void Probe::connected() {
 }
 
 void Probe::begin() {
-    if (question_.path.empty()) return finish(true, "connect: ok");
+    if (only_connects()) return finish(true, "connect: ok");
+    if (check_) out_ = check_->take_output();
     step_ = Step::sending;
     send();
 }
@@ -144,11 +150,11 @@ void Probe::begin() {
 void Probe::send() {
     ssize_t n = put(out_);
     if (n < 0 && errno != EAGAIN && errno != EINTR) {
-        return finish(false, fmt::format("{}: {}", get(), std::strerror(errno)));
+        return finish(false, fmt::format("{}: {}", what(), std::strerror(errno)));
     }
     if (n > 0) out_.erase(0, static_cast<size_t>(n));
     if (!out_.empty() || (tls_ && !tls_->output().empty())) return wait_for(EV_WRITE);
-    step_ = Step::head;
+    step_ = check_ ? Step::checking : Step::head;
     wait_for(EV_READ);
 }
 
@@ -156,10 +162,11 @@ void Probe::receive() {
     std::array<char, 16 * KiB> buffer;
     ssize_t n = take(buffer.data(), buffer.size());
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return wait_for(EV_READ);
-    if (n < 0 && step_ == Step::head)
-        return finish(false, fmt::format("{}: {}", get(), std::strerror(errno)));
+    if (n < 0 && step_ != Step::body)
+        return finish(false, fmt::format("{}: {}", what(), std::strerror(errno)));
     if (n <= 0) return end_of_file();
     std::string_view bytes(buffer.data(), static_cast<size_t>(n));
+    if (step_ == Step::checking) return check(bytes);
     if (step_ == Step::head) {
         in_.append(bytes);
         read_head();
@@ -179,7 +186,7 @@ void Probe::read_head() {
         if (step == ReadStep::need_more) return;
         if (step == ReadStep::failed) {
             return finish(false,
-                          fmt::format("{}: no HTTP/1 answer ({})", get(), rule_name(head_reader_.rule())));
+                          fmt::format("{}: no HTTP/1 answer ({})", what(), rule_name(head_reader_.rule())));
         }
         size_t consumed = head_reader_.consumed();
         if (!is_interim(head.status)) {
@@ -205,12 +212,25 @@ void Probe::read_body(std::string_view bytes) {
     if (body_bytes_ >= most_body) end_of_file();
 }
 
-void Probe::end_of_file() {
-    if (step_ == Step::head) return finish(false, fmt::format("{}: closed without an answer", get()));
-    bool is_good = question_.expect ? status_ == question_.expect : status_ >= 200 && status_ < 300;
-    finish(is_good, fmt::format("{} -> {}", get(), status_));
+void Probe::check(std::string_view bytes) {
+    check_->receive(bytes, loop_.now());
+    if (check_->is_answered()) return finish(check_->is_good(), "grpc.health.v1 " + check_->text());
+    if (tls_ && tls_->has_input()) return loop_.turn().mark(*this);
+    out_ = check_->take_output();
+    if (out_.empty()) return wait_for(EV_READ);
+    step_ = Step::sending;
+    send();
 }
 
-std::string Probe::get() const { return "GET " + question_.path; }
+void Probe::end_of_file() {
+    if (step_ == Step::head || step_ == Step::checking)
+        return finish(false, fmt::format("{}: closed without an answer", what()));
+    bool is_good = question_.expect ? status_ == question_.expect : status_ >= 200 && status_ < 300;
+    finish(is_good, fmt::format("{} -> {}", what(), status_));
+}
+
+std::string Probe::what() const {
+    return question_.grpc ? "grpc.health.v1 Check " + *question_.grpc : "GET " + question_.path;
+}
 
 }  // namespace penstock

@@ -1,6 +1,7 @@
-// A Probe asks one address one question: does it accept a connection, or does a GET of a path answer as
-// expected? One at a time, used again and again: to see whether a starting worker is ready, whether a suspect
-// one is alive, for health checks. The owner is marked when the outcome is there.
+// A Probe asks one address one question: does it accept a connection, does a GET of a path answer as
+// expected, does a gRPC service say that it serves? One at a time, used again and again: to see whether a
+// starting worker is ready, whether a suspect one is alive, for health checks. The owner is marked when the
+// outcome is there.
 //
 // Every connection it opens says something at once and is closed before the outcome is told: many GPU servers
 // serve one connection at a time, and a silent one would block them. The answer is read to its end where
@@ -9,6 +10,7 @@
 
 #include <event2/event_struct.h>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/address.h"
@@ -17,6 +19,7 @@
 #include "net/loop.h"
 #include "net/tls_client.h"
 #include "workers/descriptor.h"
+#include "workers/grpc_check.h"
 
 namespace penstock {
 
@@ -24,11 +27,12 @@ class Probe final : Task {
   public:
     struct Question {
         Address address;
-        std::string path;     // empty: only whether it accepts
-        uint16_t expect = 0;  // the status; 0: any 2xx
+        std::string path = {};  // empty: only whether it accepts
+        uint16_t expect = 0;    // the status; 0: any 2xx
         Duration timeout = 1s;
         std::shared_ptr<const TlsClient> tls = {};  // null: in clear
         std::string host = {};                      // that its certificate must be for
+        std::optional<std::string> grpc = {};  // instead of a path: the service, empty for the whole server
     };
     struct Outcome {
         bool is_good = false;
@@ -52,7 +56,7 @@ class Probe final : Task {
     const Outcome& outcome() const { return outcome_; }
 
   private:
-    enum class Step : uint8_t { idle, connecting, handshake, sending, head, body };
+    enum class Step : uint8_t { idle, connecting, handshake, sending, head, body, checking };
 
     void run(Time now) override;
     static void on_event(int, short, void* self);
@@ -69,9 +73,11 @@ class Probe final : Task {
     void read_head();
     void read_body(std::string_view bytes);
     void end_of_file();
+    void check(std::string_view bytes);
     void finish(bool is_good, std::string text);
     void let_go();
-    std::string get() const;  // "GET /ready"
+    bool only_connects() const { return question_.path.empty() && !question_.grpc; }
+    std::string what() const;  // "GET /ready"
 
     Loop& loop_;
     Task& owner_;
@@ -85,6 +91,7 @@ class Probe final : Task {
     std::string out_;        // of the request: not sent yet
     std::string in_;         // of the head: all that came
     size_t body_bytes_ = 0;  // read and thrown away
+    std::unique_ptr<GrpcCheck> check_;
     H1ResponseReader head_reader_;
     H1BodyReader body_reader_;
     uint16_t status_ = 0;

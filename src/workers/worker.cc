@@ -267,7 +267,10 @@ void Worker::look_at_process(Time now) {
 void Worker::ask() {
     asked_ = true;
     Duration at_most = state_ == WorkerState::starting ? ready_try : check_try;
-    probe_.ask({.address = address_, .path = only_connect_ ? "" : config_.ready.path, .timeout = at_most});
+    Probe::Question question{.address = address_, .timeout = at_most};
+    if (!only_connect_) question.path = config_.ready.path;
+    if (!only_connect_) question.grpc = config_.ready.grpc;
+    probe_.ask(std::move(question));
 }
 
 void Worker::stop_asking() {

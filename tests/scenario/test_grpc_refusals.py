@@ -60,6 +60,7 @@ def test_the_smaller_of_the_two_times_is_passed_on_less_what_the_queue_took(pens
     given = at_work.request.get("grpc-timeout")
     assert given.endswith("u") and 40_000_000 < int(given[:-1]) <= 50_000_000
     proxy.wait_queue(1)
+    at_work.read_body()
     at_work.respond("")
     given = backend.next_request().request.get("grpc-timeout")
     assert given.endswith("u") and 5_000_000 < int(given[:-1]) < 20_000_000

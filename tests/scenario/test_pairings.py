@@ -10,11 +10,8 @@ import pytest
 
 from lib.backends import unused_address
 from lib.certificates import Authority
-from lib.pairs import PairBackend, PairClient, is_h2, over_tls, pattern
+from lib.pairs import PairBackend, PairClient, is_h2, kinds, over_tls, pattern
 from lib.wire import eventually
-
-fronts = ("h1", "h2c")
-backs = ("h1", "h2c")
 
 sizes = {"0 B": 0, "1 B": 1, "64 KiB": 64 << 10, "10 MiB": 10 << 20}
 
@@ -36,12 +33,14 @@ class House:
         self.authority = Authority(folder)
         self.folder = folder
         self.lab = lab
-        self.backends = {kind: lab.backend(PairBackend, speaks=kind, authority=self.authority) for kind in backs}
+        self.backends = {kind: lab.backend(PairBackend, speaks=kind, authority=self.authority) for kind in kinds}
         self.proxy = lab.penstock(self.config(self.backends))
         self.clients = []
 
     def config(self, backends):
-        config = {"listen": [{"address": "127.0.0.1:0"}],
+        certificate, key = self.authority.certificate("front")
+        config = {"listen": [{"address": "127.0.0.1:0"},
+                             {"address": "127.0.0.1:0", "tls": {"certificate": certificate, "key": key}}],
                   "upstreams": {}, "routes": []}
         for kind, backend in backends.items():
             for flavour, settings in flavours.items():
@@ -89,7 +88,7 @@ class Pair:
         return self.client.start(method, self.path(rest, flavour), **more)
 
 
-@pytest.fixture(params=[(front, back) for front in fronts for back in backs],
+@pytest.fixture(params=[(front, back) for front in kinds for back in kinds],
                 ids=lambda pair: f"{pair[0]} to {pair[1]}")
 def pair(request, house):
     made = Pair(house, *request.param)
@@ -239,7 +238,7 @@ def test_a_backend_that_resets_inside_its_answer_cuts_it(pair):
 
 def test_a_backend_that_is_not_there_is_a_502(pair):
     answer = pair.request("GET", "/give/1", "nobody")
-    # Whoever asks right behind another front may find it known to be down.
+    # Another pairing may have found out just before.
     assert (answer.status, answer["x-penstock-reason"]) in ((502, "connect_failure"), (503, "no_backend"))
 
 

@@ -222,7 +222,7 @@ class H2Client(H2Wire):
         while moved:
             moved = False
             for stream in list(self.streams.values()):
-                if stream.out_done or stream.over():
+                if stream.out_done or stream.reset is not None:
                     continue
                 room = min(self.h2.local_flow_control_window(stream.number), self.h2.max_outbound_frame_size,
                            len(stream.out))

@@ -47,3 +47,34 @@ TEST_CASE("101 is accepted only for the protocol that was asked for") {
     CHECK_FALSE(accepted(101, {{"connection", "upgrade"}, {"upgrade", "h2c"}}));
     CHECK_FALSE(accepted(101, {{"connection", "upgrade"}, {"upgrade", "websocket, h2c"}}));
 }
+
+TEST_CASE("an extended CONNECT becomes the Upgrade request that says the same") {
+    Made connect(Method::connect, "/chat?x=1",
+                 {{"sec-websocket-version", "13"},
+                  {"sec-websocket-key", "forged"},
+                  {"origin", "http://a"},
+                  {"host", "a"}},
+                 Version::http2);
+    Head upgrade;
+    Framing framing;
+    REQUIRE(upgrade_of_connect(connect.head, "websocket", {0x0706050403020100, 0x0f0e0d0c0b0a0908},
+                               connect.arena, upgrade, framing) == Rule::ok);
+    CHECK(upgrade.method == Method::get);
+    CHECK(upgrade.target() == "/chat?x=1");
+    CHECK(upgrade.value_of("sec-websocket-version") == "13");
+    CHECK(upgrade.value_of(FieldId::host) == "a");
+    CHECK(upgrade_protocol(upgrade) == "websocket");
+    std::string_view key = upgrade.value_of(FieldId::sec_websocket_key);
+    CHECK(upgrade.count(FieldId::sec_websocket_key) == 1);
+    CHECK(key.size() == 24);
+    CHECK(key.substr(22) == "==");
+    CHECK(std::string_view("AQgw").find(key[21]) != std::string_view::npos);
+    CHECK(framing.upgrade);
+    CHECK(framing.tunnel);
+
+    Head other;
+    REQUIRE(upgrade_of_connect(connect.head, "WebSocket", {1, 2}, connect.arena, other, framing) == Rule::ok);
+    CHECK(other.value_of(FieldId::sec_websocket_key) != key);
+    CHECK(upgrade_of_connect(connect.head, "connect-udp", {1, 2}, connect.arena, other, framing) ==
+          Rule::method_unknown);
+}

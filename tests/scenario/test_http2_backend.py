@@ -1,0 +1,312 @@
+"""Backends that speak HTTP/2: how connections are shared and ended, what is tried again, when a slot is free."""
+import h2.errors
+import h2.events
+import h2.settings
+import pytest
+
+from lib import patience
+from lib.backends import address_of, listening_socket
+from lib.h2 import H2Wire
+from lib.pairs import pattern
+from lib.wire import Cut, TooSlow, eventually
+
+
+class Connection(H2Wire):
+    """One that penstock made; the test says what happens on its streams."""
+
+    def __init__(self, sock, settings):
+        self.requests = []      # numbers of streams whose head came and that nobody has taken yet
+        self.heads = {}
+        self.bodies = {}
+        self.done = set()       # the request is complete
+        self.resets = {}
+        super().__init__(sock, False, settings)
+
+    def take(self, events):
+        for event in events:
+            if isinstance(event, h2.events.RequestReceived):
+                self.requests.append(event.stream_id)
+                self.heads[event.stream_id] = dict(event.headers)
+                self.bodies[event.stream_id] = b""
+            elif isinstance(event, h2.events.DataReceived):
+                self.bodies[event.stream_id] += event.data
+                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, h2.events.StreamEnded):
+                self.done.add(event.stream_id)
+            elif isinstance(event, h2.events.StreamReset):
+                self.resets[event.stream_id] = int(event.error_code)
+        self.flush()
+
+    def pump(self, until, what):
+        while not until():
+            if self.ended:
+                raise Cut(f"the connection ended before {what}")
+            if not self.has_input(patience):
+                raise TooSlow(f"{what} did not come")
+            self.take(self.receive())
+        return self
+
+    def next_request(self):
+        """The number of the next stream, whose request is complete."""
+        self.pump(lambda: self.requests and self.requests[0] in self.done, "a request")
+        return self.requests.pop(0)
+
+    def respond(self, number, body=b"", fields=()):
+        self.h2.send_headers(number, [(":status", "200"), *fields])
+        self.h2.send_data(number, body, end_stream=True)
+        return self.flush()
+
+    def reset(self, number, code):
+        self.h2.reset_stream(number, code)
+        return self.flush()
+
+    def go_away(self, last):
+        self.h2.close_connection(last_stream_id=last)
+        self.flush()
+        # h2 would say nothing more; but what was begun is to be finished.
+        self.h2.state_machine.state = h2.connection.ConnectionState.SERVER_OPEN
+        return self
+
+    def expect_end(self):
+        return self.pump(lambda: self.ended, "its end") if not self.ended else self
+
+
+class Backend:
+    def __init__(self, path=None, settings=None):
+        self.listener = listening_socket(path)
+        self.listener.settimeout(patience)
+        self.address = address_of(self.listener)
+        self.settings = settings
+        self.connections = []
+
+    def accept(self):
+        sock, _ = self.listener.accept()
+        self.connections.append(Connection(sock, self.settings))
+        return self.connections[-1]
+
+    def none_waiting(self):
+        """Only meaningful after an event that came later."""
+        self.listener.settimeout(0)
+        try:
+            self.listener.accept()[0].close()
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            self.listener.settimeout(patience)
+
+    def close(self):
+        self.listener.close()
+        for connection in self.connections:
+            connection.close()
+
+
+@pytest.fixture
+def start(lab):
+    """start(backend settings, **upstream and top-level settings) -> (backend, penstock): one loop before one backend"""
+    def make(settings=None, **more):
+        backend = lab.backend(Backend, settings=settings)
+        more.setdefault("threads", 1)
+        return backend, lab.penstock(servers=[backend.address], protocol="http2", **more)
+    return make
+
+
+def test_exchanges_share_one_connection(start):
+    backend, proxy = start()
+    clients = [proxy.connect().get(f"/{number}") for number in range(20)]
+    connection = backend.accept()
+    numbers = [connection.next_request() for _ in clients]
+    heads = [connection.heads[number] for number in numbers]
+    assert sorted(head[":path"] for head in heads) == sorted(f"/{number}" for number in range(20))
+    for head in heads:
+        assert (head[":method"], head[":scheme"], head[":authority"]) == ("GET", "http", "a")
+        assert not {"host", "connection", "transfer-encoding", "upgrade", "keep-alive"} & set(head)
+    for number in reversed(numbers):        # the last one first
+        connection.respond(number, connection.heads[number][":path"].encode())
+    for number, client in enumerate(clients):
+        assert client.read_response().body == b"/%d" % number
+    assert backend.none_waiting()
+
+
+def test_a_backend_that_allows_two_streams_gets_as_many_connections_as_it_takes(start):
+    backend, proxy = start({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 2})
+    first = proxy.connect().get("/first")
+    connection = backend.accept()
+    connection.respond(connection.next_request())
+    first.read_response()                   # its settings are known from here on
+    clients = [proxy.connect().get("/") for _ in range(5)]
+    others = [backend.accept() for _ in range(2)]
+    for each in (connection, *others):
+        for _ in range(2 if each is not others[-1] else 1):
+            each.respond(each.next_request())
+    for client in clients:
+        assert client.read_response().status == 200
+
+
+def test_a_connection_carries_no_more_requests_than_it_may(start):
+    backend, proxy = start(circuit_breaker={"max_requests_per_connection": 2})
+    for turn in range(3):
+        connection = None
+        for number in range(2):
+            client = proxy.connect().get("/")
+            connection = connection or backend.accept()
+            connection.respond(connection.next_request())
+            assert client.read_response().status == 200
+        connection.expect_end()
+        assert connection.goaway is not None and connection.goaway[1] == 0
+
+
+def test_an_idle_connection_is_closed_with_a_goodbye(start):
+    backend, proxy = start(pool={"idle": "50ms"})
+    client = proxy.connect().get("/")
+    connection = backend.accept()
+    connection.respond(connection.next_request())
+    client.read_response()
+    connection.expect_end()
+    assert connection.goaway[1] == 0 and connection.ended == "eof"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_refused_stream_is_asked_for_again_whatever_its_method(start, method):
+    backend, proxy = start()
+    client = proxy.connect()
+    client.post("/", b"body") if method == "POST" else client.get("/")
+    connection = backend.accept()
+    connection.reset(connection.next_request(), h2.errors.ErrorCodes.REFUSED_STREAM)
+    again = connection.next_request()
+    assert connection.bodies[again] == (b"body" if method == "POST" else b"")
+    connection.respond(again, b"done")
+    assert client.read_response().body == b"done"
+
+
+def test_what_comes_after_the_last_stream_of_a_goaway_goes_to_another_connection(start):
+    backend, proxy = start()
+    served = proxy.connect().post("/served", b"1")
+    connection = backend.accept()
+    first = connection.next_request()
+    late = proxy.connect().post("/late", b"2")
+    connection.next_request()
+    connection.go_away(first)
+    other = backend.accept()
+    again = other.next_request()
+    assert (other.heads[again][":path"], other.bodies[again]) == ("/late", b"2")
+    other.respond(again, b"late")
+    assert late.read_response().body == b"late"
+    connection.respond(first, b"served")
+    assert served.read_response().body == b"served"
+    connection.expect_end()
+
+
+def test_a_post_that_a_backend_reset_is_not_sent_again(start):
+    backend, proxy = start()
+    client = proxy.connect().post("/", b"body")
+    connection = backend.accept()
+    connection.reset(connection.next_request(), h2.errors.ErrorCodes.INTERNAL_ERROR)
+    answer = client.read_response()
+    assert (answer.status, answer["x-penstock-reason"]) == (502, "backend_reset")
+
+
+def test_a_connection_that_dies_takes_all_its_streams_with_it(start):
+    backend, proxy = start()
+    clients = [proxy.connect().post(f"/{number}", b"x") for number in range(3)]
+    connection = backend.accept()
+    for _ in clients:
+        connection.next_request()
+    connection.close()
+    for client in clients:
+        answer = client.read_response()
+        assert (answer.status, answer["x-penstock-reason"]) == (502, "backend_reset")
+    proxy.wait_in_flight(0)
+
+
+def test_a_backend_that_speaks_no_http2_is_a_502(penstock, scripted):
+    backend = scripted()
+    proxy = penstock(servers=[backend], protocol="http2", retry={"attempts": 0})
+    client = proxy.connect().get("/")
+    at_work = backend.accept()
+    at_work.read_until(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    at_work.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    answer = client.read_response()
+    assert (answer.status, answer["x-penstock-reason"]) == (502, "backend_reset")
+
+
+def test_work_that_is_to_end_at_once_is_over_when_the_backend_has_heard_of_it(start):
+    backend, proxy = start(concurrency=1, on_abandon="close")
+    client = proxy.connect().get("/")
+    connection = backend.accept()
+    number = connection.next_request()
+    client.close()
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 1)
+    # The reset and the PING behind it lie in the socket; nobody has read them.
+    assert proxy.upstream()["backends"][0]["in_flight"] == 1
+    connection.pump(lambda: number in connection.resets, "the reset")
+    assert connection.resets[number] == h2.errors.ErrorCodes.CANCEL
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 0 or connection.take(
+        connection.receive() if connection.has_input(0) else []))
+    proxy.wait_in_flight(0)
+    proxy.wait_metric(lambda m: m.value("penstock_abandoned_total", upstream="main", outcome="closed") == 1)
+
+
+def test_work_that_nobody_waits_for_holds_its_slot_until_its_answer_is_whole(start):
+    backend, proxy = start(concurrency=1)           # and so on_abandon: drain
+    client = proxy.connect().get("/")
+    connection = backend.accept()
+    number = connection.next_request()
+    client.close()
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 1)
+    waiting = proxy.connect().get("/next")
+    proxy.wait_queue(1)
+    # An answer of many windows is read to its end, and thrown away.
+    connection.h2.send_headers(number, [(":status", "200")])
+    rest = bytearray(pattern(4 << 20))
+    while rest:
+        connection.send_some(number, rest)
+        connection.flush()
+        if rest:
+            connection.pump(lambda: connection.h2.local_flow_control_window(number) > 0, "credit")
+    assert number not in connection.resets
+    connection.h2.end_stream(number)
+    connection.flush()
+    following = connection.next_request()
+    assert connection.heads[following][":path"] == "/next"
+    connection.respond(following, b"next")
+    assert waiting.read_response().body == b"next"
+    proxy.wait_metric(lambda m: m.value("penstock_abandoned_total", upstream="main", outcome="completed") == 1)
+
+
+def test_a_slow_client_holds_up_its_own_stream_only(start):
+    backend, proxy = start(buffer={"response": "64KiB"})
+    slow = proxy.connect().get("/slow")
+    connection = backend.accept()
+    number = connection.next_request()
+    connection.h2.send_headers(number, [(":status", "200")])
+    rest = bytearray(pattern(64 << 20))
+    sent = len(rest)
+    # Until penstock gives no more credit; the socket's buffers take some too.
+    while True:
+        connection.send_some(number, rest)
+        connection.flush()
+        proxy.status()
+        if not connection.has_input(0.2):
+            break
+        connection.take(connection.receive())
+    assert sent - len(rest) < 24 << 20
+    other = proxy.connect().get("/other")
+    beside = connection.next_request()
+    connection.respond(beside, b"other")
+    assert other.read_response().body == b"other"
+    slow.close()
+    connection.pump(lambda: number in connection.resets, "the reset")
+
+
+def test_an_upgrade_is_an_ordinary_request_to_a_backend_without_any(start):
+    backend, proxy = start()
+    client = proxy.connect().get("/", "Connection: Upgrade\r\nUpgrade: websocket\r\n")
+    connection = backend.accept()
+    number = connection.next_request()
+    assert "upgrade" not in connection.heads[number]
+    connection.respond(number, b"plain", [("content-length", "5")])
+    assert client.read_response().body == b"plain"
+    client.get("/next")
+    connection.respond(connection.next_request(), b"next")
+    assert client.read_response().body == b"next"
