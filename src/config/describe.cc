@@ -124,7 +124,13 @@ void describe_slots(const Upstream& upstream, Out out) {
         slots += most;
         unlimited = unlimited || most == 0;
     }
-    if (unlimited) return void(fmt::format_to(out, "  slots     not limited: requests never wait\n"));
+    if (unlimited) slots = 0;
+    auto at_most = [&slots](uint32_t bound) {
+        if (bound && (slots == 0 || bound < slots)) slots = bound;
+    };
+    at_most(upstream.circuit_breaker.max_requests);
+    if (upstream.protocol == Protocol::http1) at_most(upstream.circuit_breaker.max_connections);
+    if (slots == 0) return void(fmt::format_to(out, "  slots     not limited: requests never wait\n"));
     fmt::format_to(out, "  slots     {} at a time in all\n", counted(slots, "request"));
     if (upstream.queue_size() == 0) {
         fmt::format_to(out, "  queue     none: refused with {} when all are busy\n",
