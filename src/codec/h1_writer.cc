@@ -126,7 +126,9 @@ char* write_request_head(const Head& head, const HeadEdit& edit, char* out) {
 }
 
 char* write_response_head(const Head& head, const HeadEdit& edit, char* out) {
-    out = put_status(head.status, head.reason(), out);
+    // HTTP/2 has no reason phrase, and some HTTP/1 clients read no status line without one.
+    bool has_none = head.reason().empty() && head.version == Version::http2;
+    out = put_status(head.status, has_none ? standard_reason(head.status) : head.reason(), out);
     out = put_fields(head, skipped_by(edit), out);
     return put_edit(edit, false, out);
 }
