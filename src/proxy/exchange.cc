@@ -112,8 +112,10 @@ void Exchange::enter(Time now) {
         return answer(Cause::memory_full, now);
     send_continue = request.framing.expect_continue;
     // Where slots are limited, a slow uploader must hold neither a slot nor a place in the queue. And where
-    // requests in flight are counted, none is to be begun that may not come whole: no end of it proves anything.
-    collected_ = upstream_->is_limited() || ticket_.units;
+    // requests in flight are counted, none is to be begun that may not come whole: no end of it proves
+    // anything.
+    counted_ = static_cast<bool>(ticket_.units);
+    collected_ = upstream_->is_limited() || counted_;
     step_ = Step::collecting;
     client_->wake(now);  // it may fill the body from here on
 }

@@ -178,7 +178,8 @@ class Exchange final : public Task, public Mortal {
     uint8_t fallen_count_ = 0;
     bool woken_ = false;
     bool collected_ = false;
-    bool held_ = false;  // by a rate limit, for a while
+    bool held_ = false;     // by a rate limit, for a while
+    bool counted_ = false;  // as in flight, by a rate limit
     ModelLabel model_ = ModelLabel::none;
     std::string_view model_name_, request_id_, backend_name_, host_, path_, client_address_;
     std::string_view sticky_cookie_;  // to be set: its client has none that names a backend

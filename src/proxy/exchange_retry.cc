@@ -97,13 +97,15 @@ void Exchange::backend_failed(Time now) {
 bool Exchange::drops_answer(Time now) {
     const Retry& retry = upstream_->settings.retry;
     if (!retry.on_status.has(response.head.status) || !backend_) return false;
+    if (counted_) return false;  // two tries at work would be two in flight, and it counts for one
     if (may_retry(FailedTry::Why::status, now).verdict != RetryVerdict::again) return false;
     drop_try(Cause::error_status, now);
     return true;
 }
 
 void Exchange::try_timed_out(Time now) {
-    RetryAnswer answer = may_retry(FailedTry::Why::timeout, now);
+    RetryAnswer answer;
+    if (!counted_) answer = may_retry(FailedTry::Why::timeout, now);
     if (answer.verdict == RetryVerdict::again) return drop_try(Cause::per_try_timeout, now);
     leave_backend(Cause::per_try_timeout, now);
     fail(is_over(answer) ? Cause::circuit_open : Cause::per_try_timeout, now, answer.retry_after);
@@ -137,6 +139,7 @@ void Exchange::try_again(bool backs_off, BackendSide::Remains* remains, Time now
     if (ticket_.deadline != never && now + pause >= ticket_.deadline) pause = {};  // now or never
     bool waits = pause > Duration::zero() || fallen_count_ == fallen_.size();
     Wakes wakes;
+    if (remains && waits) ticket_.units = std::move(remains->lease.units);
     if (remains && waits) loop_.park().finish(remains->lease, remains->end, now, wakes);
     if (waits) {
         step_ = Step::pausing;

@@ -126,3 +126,12 @@ def test_whatever_clients_do_no_more_than_three_are_ever_in_the_workers(penstock
     assert set(statuses) <= {200, 408, 429, 503, 504} and 200 in statuses and 429 in statuses, f"seed {seed}"
     proxy.wait_status(lambda status: status["rate_limits"][0]["in_flight"] == 0, f"all units back; seed {seed}")
     assert desk.most_at_once() == 3, f"seed {seed}"
+
+
+def test_a_request_that_pauses_before_it_is_tried_again_counts_on(penstock, desk):
+    proxy = held(penstock, desk, 1, retry={"attempts": 1, "backoff": "5s", "max_backoff": "5s"})
+    ask(proxy)
+    desk.next_job().close_connection()
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["backends"][0]["in_flight"] == 0)
+    assert in_flight(proxy) == 1
+    assert ask(proxy).read_response().status == 429
