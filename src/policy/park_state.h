@@ -160,7 +160,7 @@ struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
 
     Time interval_ends = never;            // of outlier detection; never: it has not begun
     std::vector<OutlierRecord*> outliers;  // one a backend: room for find_outliers()
-    uint32_t retrying = 0;  // tickets that are retries
+    uint32_t retrying = 0;                 // tickets that are retries
     RetryBudget retry_budget;
     std::array<Breaker, circuit_limits> breakers;     // by CircuitLimit
     std::array<bool, circuit_limits> is_told_open{};  // as the main thread knows it

@@ -44,7 +44,7 @@ class Backend {
     uint32_t requests_per_connection = 0;            // 0: no limit
     bool leaving = false;                            // removed: it only ends what it has. Main thread
     bool spawned = false;                            // a worker of ours
-    std::string host;  // that its certificate must be for, where it speaks TLS
+    std::string host;                                // that its certificate must be for, where it speaks TLS
 
     // The address of this generation; nothing where that one is over. Taken for each dial, under a small lock
     // of its own: the main thread sets it before it tells the park that the generation starts.

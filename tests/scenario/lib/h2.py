@@ -11,7 +11,6 @@ H2Client is a connection to penstock; its streams are started, fed and read one 
 It is one thread: whatever waits pumps the connection for all streams. H2Wire, the part that both sides share, is
 also what lib.pairs serves with.
 """
-import select
 import ssl
 import time
 
@@ -23,7 +22,7 @@ import h2.exceptions
 import h2.settings
 
 from lib import patience
-from lib.wire import Cut, TooSlow
+from lib.wire import Cut, TooSlow, wait_ready
 
 
 # RFC 9113 6.8: streams up to the last one named go on. h2 takes a GOAWAY for the end.
@@ -61,7 +60,7 @@ class H2Wire:
         """Whether something can be read in this time (or from `also`, which are returned)."""
         if isinstance(self.sock, ssl.SSLSocket) and self.sock.pending():
             return [self.sock]
-        return select.select([self.sock, *also], [], [], before)[0]
+        return wait_ready([self.sock, *also], timeout=before)
 
     def receive(self):
         """The events of the next bytes."""

@@ -17,7 +17,6 @@ A PairClient asks: request() waits for the whole answer, start() gives a stream 
 .wait_end`) and several may run at once, which over HTTP/1.1 takes a connection each."""
 import hashlib
 import json
-import select
 import socket
 import ssl
 import struct
@@ -31,7 +30,7 @@ import h2.settings
 from lib import patience
 from lib.backends import address_of, listening_socket
 from lib.h2 import H2Client, H2Wire
-from lib.wire import Client, Cut, TooSlow, Wire, dial, eventually
+from lib.wire import Client, Cut, TooSlow, Wire, dial, eventually, wait_ready
 
 kinds = ("h1", "h2c", "h2s", "h1s")
 over_tls = {"h1": False, "h2c": False, "h2s": True, "h1s": True}
@@ -373,7 +372,7 @@ class PairBackend:
                 work.released = True
                 behave(work, "released")
                 continue
-            ready = select.select([wire.sock, woken], [], [])[0]
+            ready = wait_ready([wire.sock, woken])
             if woken in ready:
                 woken.recv(1)
             if wire.sock in ready and not wire._more(before=3600):
@@ -454,7 +453,7 @@ class SharedTls:
                     reads, writes = [], [self.sock]
                 except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                     return b""
-            if not any(select.select(reads, writes, [], self.timeout)):
+            if not wait_ready(reads, writes, self.timeout):
                 raise TimeoutError()
 
     def recv(self, most):

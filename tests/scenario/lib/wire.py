@@ -90,6 +90,17 @@ class Response:
         return self.head.get(name)
 
 
+def wait_ready(reads, writes=(), timeout=None):
+    """Those that can be read or written, after at most `timeout` seconds: as select(), for descriptors above 1023 too."""
+    poll = select.poll()
+    by_number = {sock.fileno(): sock for sock in (*reads, *writes)}
+    for sock in reads:
+        poll.register(sock, select.POLLIN)
+    for sock in writes:
+        poll.register(sock, select.POLLOUT)
+    return [by_number[number] for number, _ in poll.poll(None if timeout is None else max(0, timeout) * 1000)]
+
+
 def dial(address, before=patience):
     """Connects to 127.0.0.1:80, [::1]:80 or unix:/path."""
     if address.startswith("unix:"):
@@ -244,7 +255,7 @@ class Wire:
 
     def has_input(self):
         """Whether bytes or the end have arrived by now. Only meaningful after an event that must have come later."""
-        return bool(self.pending) or bool(select.select([self.sock], [], [], 0)[0])
+        return bool(self.pending) or bool(wait_ready([self.sock], timeout=0))
 
     # ---- messages
 
