@@ -155,7 +155,7 @@ std::string time_text(const Json& from, const char* name) {
     return from.contains(name) && from[name].is_number() ? roughly(from[name].get<double>()) : "";
 }
 
-std::string with(std::string text, std::string more) {
+std::string with(const std::string& text, const std::string& more) {
     return text.empty() || more.empty() ? text + more : text + ", " + more;
 }
 
