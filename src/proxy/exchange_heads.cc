@@ -29,7 +29,7 @@ const HeadEdit& Exchange::request_edit(Time now) {
     if (is_grpc_ && ticket_.deadline != never) {
         head.drop(FieldId::grpc_timeout);
         time_left_ = &lines[count++];
-        *time_left_ = {"grpc-timeout", {arena_.array<char>(grpc_timeout_bound), 0}};
+        *time_left_ = {"grpc-timeout", {arena_.array<char>(grpc_timeout_bound), grpc_timeout_bound}};
         write_time_left(now);
     }
     request_edit_.add = {lines, count};
@@ -118,7 +118,7 @@ void Exchange::log(Time now) {
     if (is_grpc_)
         loop_.stats().grpc_ended(ended.upstream, model_,
                                  {static_cast<uint8_t>(grpc), grpc_status_name(grpc)});
-    if (is_retry()) {
+    if (upstream_ && is_retry()) {
         bool good = cause_ == Cause::none && !upstream_->settings.retry.on_status.has(status);
         loop_.stats().retry(ended.upstream, good ? RetryOutcome::succeeded : RetryOutcome::failed);
     }
