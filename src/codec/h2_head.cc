@@ -144,7 +144,10 @@ Rule H2HeadReader::join_cookies() {
     char* joined = arena_.array<char>(size);
     char* at = joined;
     for (std::string_view crumb : crumbs_) {
-        if (at != joined) at = static_cast<char*>(std::memcpy(at, "; ", 2)) + 2;
+        if (at != joined) {
+            *at++ = ';';
+            *at++ = ' ';
+        }
         if (!crumb.empty()) std::memcpy(at, crumb.data(), crumb.size());
         at += crumb.size();
     }
