@@ -46,8 +46,10 @@ std::string described(const H2Line& line) {
     for (const Field& f : line.in.head) add(text, line.in.head.name(f), line.in.head.value(f));
     for (const Field& f : line.in.trailers) add(text, line.in.trailers.name(f), line.in.trailers.value(f));
     add(text, "status", std::to_string(line.in.head.status));
-    // How much of what is refused has come before that depends on the splits.
-    if (!line.closed || line.code == H2Error::no_error) {
+    // How much of what is refused has come before that depends on the splits. So with a body that is not as
+    // long as it said: its last frame is looked at as a whole, where it came as one.
+    const bool is_cut = !line.in.head.value_of(FieldId::content_length).empty() && !line.in.is_complete();
+    if (!is_cut && (!line.closed || line.code == H2Error::no_error)) {
         add(text, "body", std::to_string(line.in.body.total()));
         add(text, "progress", std::to_string(int(line.in.filled())));
     }
