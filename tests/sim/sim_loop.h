@@ -30,7 +30,8 @@ class SimLoop final : public Connector {
 
     // --- the world turns it
     void take(const Event& event) { inbox_.push_back(event); }
-    bool has_work(Time now) { return advancing_ || !inbox_.empty() || turn().next() <= now; }
+    bool has_mail() const { return !inbox_.empty(); }
+    bool has_work(Time now) { return advancing_ || has_mail() || turn().next() <= now; }
     Time next() { return turn().next(); }
     void step(Time now);
 

@@ -119,7 +119,9 @@ void World::settle() {
 
 bool World::is_traffic_over() const {
     if ((invited_ < plan_.requests && !draining_) || coming_ > 0) return false;
-    return std::ranges::all_of(loops_, [](auto& loop) { return loop->clients().empty(); });
+    // Who has come may still be in the mail.
+    return std::ranges::all_of(loops_,
+                               [](auto& loop) { return loop->clients().empty() && !loop->has_mail(); });
 }
 
 void World::step() {

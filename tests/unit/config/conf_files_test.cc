@@ -15,7 +15,7 @@ namespace penstock {
 namespace {
 
 std::filesystem::path conf() {
-    return std::filesystem::path(__FILE__).parent_path().parent_path().parent_path().parent_path() / "conf";
+    return PENSTOCK_SOURCE_DIR "/conf";
 }
 
 std::string contents(const std::filesystem::path& path) {
