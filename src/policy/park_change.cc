@@ -125,6 +125,7 @@ void ParkState::remove_backend(ParkBackend& b) {
     if (b.removed) return;
     b.removed = true;
     if (b.upstream->restarting == &b) b.upstream->restarting = nullptr;
+    b.restarting = false;  // it is to be stopped, and not to come back
     give_back_grants(b);
     if (b.state != BackendState::down) set_state(b, BackendState::draining, never);
     trim_all(b);

@@ -40,6 +40,7 @@ void Exchange::not_connected(Outcome outcome, Time now) {
 }
 
 RetryAnswer Exchange::may_retry(FailedTry::Why why, Time now) {
+    if (ticket_.deadline <= now) return {};  // it came in the very turn in which its time was over
     FailedTry t;
     t.why = why;
     t.status = response.head.status;

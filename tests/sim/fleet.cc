@@ -113,6 +113,7 @@ void Fleet::act(const Action& action) {
     switch (action.kind) {
         case Action::Kind::probe: return place.probes ? void() : probe(i, world_.latency());
         case Action::Kind::restart:
+            if (place.removed_at != never) world_.fail("asked to restart process {}, which was removed", i);
             if (action.why == RestartWhy::stuck) {
                 world_.tally().count("restarts for stuck work");
                 expect_one_restart(place);

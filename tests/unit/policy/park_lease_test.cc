@@ -296,6 +296,24 @@ TEST_CASE("Stuck, spawned: no new grants, live leases finish, then the restart; 
     world.finish(*waiting, Outcome::unused);
 }
 
+TEST_CASE("Stuck, spawned: who is removed before the restart is stopped, and not started again") {
+    ParkWorld world({.abandon_limit = 10s});
+    const BackendId id = world.ready_backend({.slots = 3, .spawned = true});
+    auto stuck = world.arrive_running();
+    auto live = world.arrive_running();
+    world.abandon(*stuck, Abandon::drain);
+    CHECK(world.pass(10s).empty());
+    CHECK(world.view(id).unfit == Unfit::restarting);
+    Wakes wakes;
+    world.park.remove_backend(id, world.now, wakes);
+    world.finish(*live);
+    const auto actions = world.tick();
+    REQUIRE(actions.size() == 1);
+    CHECK(actions[0].kind == Kind::stop);
+    world.tell(id, Event::exited, 1);
+    world.finish(*stuck);
+}
+
 TEST_CASE("Stuck, spawned: a restart waits until the slot was blocked for as long as the restart will take") {
     ParkWorld world({.abandon_grace = 1s, .abandon_limit = 300s});
     const BackendId id = world.backend({.slots = 2, .spawned = true});
