@@ -152,6 +152,8 @@ void BackendH2::fill() {
         pool_.learn_streams(backend_, session_.most_streams());
     }
     channel_.discard_input();
+    // Somebody waits for more than came now.
+    if (stream_count_ > 0 && !channel_.readable() && !channel_.fin_seen()) channel_.look_for_reset();
     if (broken_ || channel_.dead() || channel_.at_end()) loop_.turn().mark(*this);
     want_flush();
 }
@@ -218,8 +220,10 @@ void BackendH2::run(Time now) {
             note_handshake(channel_, loop_, upstream_, backend_);
             return opened();
         case State::open: {
-            bool over = channel_.dead() || channel_.at_end() || channel_.write_failed() || broken_;
             if (channel_.readable() && !channel_.dead()) channel_.resume();
+            // Where only writing has failed, there may be more to read than one turn takes.
+            bool over = channel_.dead() || channel_.at_end() || broken_ ||
+                        (channel_.write_failed() && !channel_.readable());
             if (over) return lose(Cause::backend_reset);
             if (stream_count_ == 0 && (going_away_ || deadline_.expired())) return leave();
             want_flush();  // there may be room again

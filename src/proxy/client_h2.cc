@@ -184,12 +184,21 @@ void ClientH2::run(Time now) {
     } else {
         if (channel_.dead() || channel_.write_failed() || channel_.fin_seen()) return close();
         if (!crowded_) channel_.resume();
+        look_for_reset();
         if (session_.failed() || session_.is_over()) return finish(now);
         if (now >= due()) on_time(now);
     }
     if (state_ == State::closed) return;
     flush_later();
     loop_.turn().arm(deadline_, due());
+}
+
+// Behind bytes of this turn a reset would not be seen, and those who wait in a queue have nothing to write
+// that would tell of it.
+void ClientH2::look_for_reset() {
+    const bool came = channel_.bytes_read() != looked_at_;
+    looked_at_ = channel_.bytes_read();
+    if (came && !streams_.empty() && !channel_.readable()) channel_.look_for_reset();
 }
 
 void ClientH2::on_time(Time now) {

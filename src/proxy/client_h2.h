@@ -59,6 +59,7 @@ class ClientH2 final : public ChannelUser, public Mortal, public Output, public 
 
     Time due() const;
     Time write_due() const;
+    void look_for_reset();
     void on_time(Time now);
     void say_last();
     void note_unsent(Time now);
@@ -74,6 +75,7 @@ class ClientH2 final : public ChannelUser, public Mortal, public Output, public 
     ClientOrigin origin_;
     Deadline deadline_;
     uint64_t counted_in_ = 0, counted_out_ = 0;
+    uint64_t looked_at_ = 0;     // bytes read when we last looked for a reset
     Time idle_since_;            // no stream since then
     Time head_began_{};          // where one is being read
     Time announced_{};           // that we go; never: and who was the last

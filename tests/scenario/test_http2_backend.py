@@ -1,111 +1,18 @@
 """Backends that speak HTTP/2: how connections are shared and ended, what is tried again, when a slot is free."""
 import h2.errors
-import h2.events
 import h2.settings
 import pytest
 
-from lib import patience
-from lib.backends import address_of, listening_socket
-from lib.h2 import H2Wire
+from lib.h2_backend import H2Backend
 from lib.pairs import pattern
-from lib.wire import Cut, TooSlow, eventually
-
-
-class Connection(H2Wire):
-    """One that penstock made; the test says what happens on its streams."""
-
-    def __init__(self, sock, settings):
-        self.requests = []      # numbers of streams whose head came and that nobody has taken yet
-        self.heads = {}
-        self.bodies = {}
-        self.done = set()       # the request is complete
-        self.resets = {}
-        super().__init__(sock, False, settings)
-
-    def take(self, events):
-        for event in events:
-            if isinstance(event, h2.events.RequestReceived):
-                self.requests.append(event.stream_id)
-                self.heads[event.stream_id] = dict(event.headers)
-                self.bodies[event.stream_id] = b""
-            elif isinstance(event, h2.events.DataReceived):
-                self.bodies[event.stream_id] += event.data
-                self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            elif isinstance(event, h2.events.StreamEnded):
-                self.done.add(event.stream_id)
-            elif isinstance(event, h2.events.StreamReset):
-                self.resets[event.stream_id] = int(event.error_code)
-        self.flush()
-
-    def pump(self, until, what):
-        while not until():
-            if self.ended:
-                raise Cut(f"the connection ended before {what}")
-            if not self.has_input(patience):
-                raise TooSlow(f"{what} did not come")
-            self.take(self.receive())
-        return self
-
-    def next_request(self):
-        """The number of the next stream, whose request is complete."""
-        self.pump(lambda: self.requests and self.requests[0] in self.done, "a request")
-        return self.requests.pop(0)
-
-    def respond(self, number, body=b"", fields=()):
-        self.h2.send_headers(number, [(":status", "200"), *fields])
-        self.h2.send_data(number, body, end_stream=True)
-        return self.flush()
-
-    def reset(self, number, code):
-        self.h2.reset_stream(number, code)
-        return self.flush()
-
-    def go_away(self, last):
-        self.h2.close_connection(last_stream_id=last)
-        self.flush()
-        # h2 would say nothing more; but what was begun is to be finished.
-        self.h2.state_machine.state = h2.connection.ConnectionState.SERVER_OPEN
-        return self
-
-    def expect_end(self):
-        return self.pump(lambda: self.ended, "its end") if not self.ended else self
-
-
-class Backend:
-    def __init__(self, path=None, settings=None):
-        self.listener = listening_socket(path)
-        self.listener.settimeout(patience)
-        self.address = address_of(self.listener)
-        self.settings = settings
-        self.connections = []
-
-    def accept(self):
-        sock, _ = self.listener.accept()
-        self.connections.append(Connection(sock, self.settings))
-        return self.connections[-1]
-
-    def none_waiting(self):
-        """Only meaningful after an event that came later."""
-        self.listener.settimeout(0)
-        try:
-            self.listener.accept()[0].close()
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            self.listener.settimeout(patience)
-
-    def close(self):
-        self.listener.close()
-        for connection in self.connections:
-            connection.close()
+from lib.wire import eventually
 
 
 @pytest.fixture
 def start(lab):
     """start(backend settings, **upstream and top-level settings) -> (backend, penstock): one loop before one backend"""
     def make(settings=None, **more):
-        backend = lab.backend(Backend, settings=settings)
+        backend = lab.backend(H2Backend, settings=settings)
         more.setdefault("threads", 1)
         return backend, lab.penstock(servers=[backend.address], protocol="http2", **more)
     return make

@@ -30,7 +30,7 @@ import h2.settings
 from lib import patience
 from lib.backends import address_of, listening_socket
 from lib.h2 import H2Client, H2Wire
-from lib.wire import Client, Cut, TooSlow, Wire, dial, eventually, wait_ready
+from lib.wire import Client, Cut, TooSlow, Wire, dial, eventually, reset_socket, wait_ready
 
 kinds = ("h1", "h2c", "h2s", "h1s")
 over_tls = {"h1": False, "h2c": False, "h2s": True, "h1s": True}
@@ -164,12 +164,7 @@ class WorkH1(Work):
         self.answered = True
 
     def reset(self):
-        sock = self.wire.sock
-        if isinstance(sock, ssl.SSLSocket):
-            sock = sock.detach()
-            sock = socket.socket(fileno=sock)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
+        reset_socket(self.wire.sock)
         self.answered = self.closes = True
 
 
@@ -549,8 +544,7 @@ class StreamH1:
         sock = self.wire.sock
         if isinstance(sock, SharedTls):
             sock = socket.socket(fileno=sock.detach())
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
+        reset_socket(sock)
         return self
 
     def wait_head(self):

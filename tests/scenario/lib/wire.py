@@ -2,6 +2,7 @@
 import fcntl
 import select
 import socket
+import ssl
 import struct
 import termios
 import time
@@ -101,6 +102,15 @@ def wait_ready(reads, writes=(), timeout=None):
     return [by_number[number] for number, _ in poll.poll(None if timeout is None else max(0, timeout) * 1000)]
 
 
+def reset_socket(sock):
+    """Closes it with a reset, without a word of TLS."""
+    if isinstance(sock, ssl.SSLSocket):
+        sock = socket.socket(fileno=sock.detach())
+    if sock.family != socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
 def dial(address, before=patience):
     """Connects to 127.0.0.1:80, [::1]:80 or unix:/path."""
     if address.startswith("unix:"):
@@ -171,9 +181,7 @@ class Wire:
 
     def reset(self):
         """Closes with a reset (RST), as a process that dies with unread bytes does."""
-        if self.sock.family != socket.AF_UNIX:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.sock.close()
+        reset_socket(self.sock)
 
     # ---- receiving
 
