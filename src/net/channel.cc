@@ -95,7 +95,9 @@ void Channel::watch(short what) {
 
 void Channel::on_event(int, short what, void* arg) {
     auto& self = *static_cast<Channel*>(arg);
-    ++self.events_;
+    // One that only says "writable" says nothing: the kernel repeats it for bytes that came while we read and
+    // were read with those before them. A reset or an end is shown as input as well.
+    if (what & (EV_READ | EV_CLOSED)) ++self.events_;
     if (self.connecting_) {
         int error = socket_error(self.fd_);
         if (error != 0) {

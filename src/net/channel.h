@@ -99,7 +99,7 @@ class Channel final : public Output {
     bool truncated() const { return truncated_; }
     bool write_failed() const { return write_failed_; }
     bool dead() const { return dead_; }
-    uint32_t events() const { return events_; }  // how often the kernel spoke: a pooled one must be silent
+    uint32_t events() const { return events_; }  // how often there was input, or an end: none while pooled
     uint64_t bytes_read() const { return bytes_read_; }
     uint64_t bytes_written() const { return bytes_written_; }
     Time last_sent() const { return last_sent_; }  // the turn in which the kernel last took bytes

@@ -95,11 +95,10 @@ void BackendH1::read_response() {
     if (response_complete_ || broken_) {
         if (exchange_) loop_.turn().mark(*exchange_);
         loop_.turn().mark(*this);
-    } else if (!channel_.readable() && !channel_.fin_seen()) {
+    } else if (!channel_.readable()) {
         channel_.look_for_reset();  // behind a part of the answer, or behind what TLS says of itself
     }
     if (broken_ && !exchange_) channel_.discard_input();
-    if (answer_begun && !response_complete_ && !broken_ && !channel_.readable()) channel_.look_for_reset();
     if ((channel_.at_end() || channel_.dead()) && !response_complete_ &&
         (channel_.input().empty() || reading_head_ || channel_.dead()))
         ended_by_backend();
