@@ -18,7 +18,7 @@ constexpr Allowance allowances[] = {
     {"reset", 200, 50},
     // An honest client makes few mistakes.
     {"provoked_reset", 100, 10},
-    // gRPC measures its window with a PING every few round trips.
+    // Beside those that DATA earns: to see whether we are still there.
     {"ping", 500, 100},
     {"settings", 50, 5},
     // Some libraries end a stream with one, none sends many without an end.
@@ -39,13 +39,13 @@ std::string_view to_string(H2Flood kind) { return allowances[size_t(kind)].name;
 bool H2Floods::count(H2Flood kind, Time now) {
     assert(kind < H2Flood::continuation);
     auto i = size_t(kind);
-    const Allowance& allowed = allowances[i];
+    const float burst = allowances[i].burst * tolerance_;
     if (at_[i] == Time{}) {
-        left_[i] = std::max(left_[i], allowed.burst);
+        left_[i] = std::max(left_[i], burst);
     } else {
-        float gained = static_cast<float>(seconds(now - at_[i])) * allowed.a_second;
+        float gained = static_cast<float>(seconds(now - at_[i])) * allowances[i].a_second * tolerance_;
         // What DATA has earned may stand above the burst.
-        if (left_[i] < allowed.burst) left_[i] = std::min(left_[i] + gained, allowed.burst);
+        if (left_[i] < burst) left_[i] = std::min(left_[i] + gained, burst);
     }
     at_[i] = now;
     if (left_[i] < 1) return false;

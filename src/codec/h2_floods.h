@@ -30,15 +30,27 @@ std::string_view to_string(H2Flood kind);
 
 class H2Floods {
   public:
+    // `tolerance`: how many times more than a client may. A backend is one that somebody chose, and what ends
+    // its connection ends the requests of many.
+    explicit H2Floods(float tolerance = 1) : tolerance_(tolerance) {}
+
     // One more of a kind. False: that was one too many.
     [[nodiscard]] bool count(H2Flood kind, Time now);
-    // Honest window updates answer DATA that we have sent: two dozen for each at most.
+    // Honest window updates answer DATA that we have sent: two dozen for each at most. So do the PINGs by
+    // which gRPC measures its way, one a round trip for as long as DATA comes: one for each at most.
     void sent_data() {
-        left_[size_t(H2Flood::window_update)] = std::min(left_[size_t(H2Flood::window_update)] + 24, most);
+        earn(H2Flood::window_update, 24);
+        earn(H2Flood::ping, 2);
     }
 
   private:
     static constexpr float most = 4096;
+    void earn(H2Flood kind, float more) {
+        float& left = left_[size_t(kind)];
+        left = std::max(left, std::min(left + more, most));
+    }
+
+    float tolerance_;
     float left_[size_t(H2Flood::continuation)] = {};
     Time at_[size_t(H2Flood::continuation)] = {};
 };

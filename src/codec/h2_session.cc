@@ -17,6 +17,8 @@ namespace {
 constexpr int32_t connection_window = 16 << 20;
 // A head of the largest size fits in fewer.
 constexpr uint32_t most_continuations = 8;
+// A backend's frames that change nothing: a bound on what a broken one costs, and no more.
+constexpr float backend_tolerance = 100;
 
 std::string_view view(const uint8_t* bytes, size_t size) {
     return {reinterpret_cast<const char*>(bytes), size};
@@ -146,12 +148,13 @@ struct H2Session::Callbacks {
             size -= piece.size();
         }
         if (message.sent() == Progress::head) message.send_to(Progress::body);
-        session.floods_.sent_data();
         session.user_.moved(stream);
         return session.user_.has_room() ? 0 : NGHTTP2_ERR_PAUSE;
     }
 
     static int frame_sent(nghttp2_session*, const nghttp2_frame* frame, void* user) {
+        if (frame->hd.type == NGHTTP2_DATA) self(user).floods_.sent_data();
+        if (frame->hd.type == NGHTTP2_PING && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) ++self(user).pings_out_;
         bool ends = (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
                     (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
         if (!ends) return 0;
@@ -184,7 +187,11 @@ struct H2Session::Callbacks {
 };
 
 H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, ChunkPool& chunks, H2User& user)
-    : role_(role), user_(user), memory_(memory), head_(chunks, limits) {
+    : role_(role),
+      user_(user),
+      memory_(memory),
+      head_(chunks, limits),
+      floods_(role == H2Role::server ? 1 : backend_tolerance) {
     nghttp2_option* option = nullptr;
     if (nghttp2_option_new(&option) != 0) throw std::bad_alloc();
     nghttp2_option_set_no_auto_window_update(option, 1);
@@ -262,7 +269,11 @@ bool H2Session::judge(uint8_t type, uint8_t flags, size_t length, int32_t id) {
             const H2Stream* stream = find(id);
             return stream ? stream->answered_ || count(H2Flood::reset) : count(H2Flood::priority);
         }
-        case NGHTTP2_PING: return count(H2Flood::ping);
+        case NGHTTP2_PING:
+            if (!(flags & NGHTTP2_FLAG_ACK)) return count(H2Flood::ping);
+            if (pings_out_ == 0) return count(H2Flood::priority);  // nobody had asked
+            --pings_out_;
+            return true;
         case NGHTTP2_SETTINGS: return count(H2Flood::settings);
         case NGHTTP2_WINDOW_UPDATE: return count(H2Flood::window_update);
         case NGHTTP2_GOAWAY:

@@ -165,6 +165,7 @@ class H2Session {
     Time now_{};
     size_t open_streams_ = 0;
     uint32_t continuations_ = 0;
+    uint32_t pings_out_ = 0;  // ours, not answered yet
     int32_t reset_by_them_ = 0;
     H2Flood flood_ = H2Flood::none;
     bool reading_head_ = false;

@@ -137,6 +137,20 @@ def test_a_backend_that_speaks_no_http2_is_a_502(penstock, scripted):
     assert (answer.status, answer["x-penstock-reason"]) == (502, "backend_reset")
 
 
+def test_a_backend_that_measures_its_way_with_pings_keeps_its_connection(start):
+    """As grpc-go does: a PING whenever DATA has come and none is under way; on a LAN that is for each request."""
+    backend, proxy = start()
+    client = proxy.connect()
+    connection = None
+    for _ in range(1500):
+        client.post("/", b"body")
+        connection = connection or backend.accept()
+        connection.h2.ping(b"measures")
+        connection.respond(connection.next_request(), b"done")
+        assert client.read_response().body == b"done"
+    assert backend.none_waiting() and connection.goaway is None
+
+
 def test_work_that_is_to_end_at_once_is_over_when_the_backend_has_heard_of_it(start):
     backend, proxy = start(concurrency=1, on_abandon="close")
     client = proxy.connect().get("/")

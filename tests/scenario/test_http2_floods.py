@@ -174,6 +174,22 @@ def test_pings_are_cut_off(bound):
     table.check("ping", most_work=0)
 
 
+def test_a_ping_for_each_answer_is_no_flood(bound):
+    """As grpc-go measures its way: one whenever DATA has come and none is under way."""
+    table = bound()
+    client = table.connect().hello()
+    client.send(window_update(0, 1 << 30))
+    for number in range(1, 6001, 2):
+        client.send(headers(number, request("GET", "/measured"), end=True))
+        client.next_frame(DATA, number)
+        client.send(ping())
+        client.next_frame(PING)
+    client.send(headers(6001, request("GET", "/measured"), end=True))
+    assert client.status(6001) == 200
+    table.check(most_work=3001)
+    assert not table.proxy.metrics().value("penstock_http2_floods_total", kind="ping")
+
+
 def test_pings_whose_answers_nobody_reads_are_cut_off(bound):
     table = bound()
     client = table.connect().hello()

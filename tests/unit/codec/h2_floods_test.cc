@@ -68,6 +68,40 @@ TEST_CASE("DATA that was sent earns window updates") {
     CHECK(taken(floods, H2Flood::window_update, now, 100000) < 5000);
 }
 
+TEST_CASE("DATA that was sent earns PINGs, one for each and no more than some thousand in advance") {
+    H2Floods floods;
+    Time now(1s);
+    for (int i = 0; i < 10000; ++i) {
+        floods.sent_data();
+        REQUIRE(floods.count(H2Flood::ping, now));
+    }
+    CHECK(taken(floods, H2Flood::ping, now, 100000) < 5000);
+}
+
+TEST_CASE("a backend may do what a client may not, within a bound, and DATA takes nothing away from it") {
+    H2Floods floods(100);
+    Time now(1s);
+    CHECK(taken(floods, H2Flood::ping, now, 20000) == 20000);
+    floods.sent_data();
+    int rest = taken(floods, H2Flood::ping, now, 1000000);
+    CHECK(rest >= 30000);
+    CHECK(rest < 31000);
+}
+
+TEST_CASE("answers to our PINGs are no flood, and answers to none are") {
+    Victim victim;
+    const std::string answer = frame(6, 1, 0, std::string(8, '\0'));
+    for (int i = 0; i < 5000; ++i) {
+        victim.server.session.ping();
+        victim.server.session.send();
+        victim.server.out.clear();
+        REQUIRE(victim.server.session.receive(answer, Time(1s)));
+    }
+    CHECK(victim.server.pongs == 5000);
+    CHECK(victim.flood(answer) > 0);
+    CHECK(victim.server.session.flood() == H2Flood::priority);
+}
+
 TEST_CASE("each flood ends the connection with ENHANCE_YOUR_CALM") {
     struct Case {
         H2Flood kind;
