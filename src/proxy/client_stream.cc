@@ -43,13 +43,13 @@ void ClientStream::begin(const H2Head& asked) {
     incoming = &request;
     outgoing = &exchange_->response;
     arena = &exchange_->arena();
-    most_body = loop.h1_limits().body_bytes;
     request.head = copy_head(asked.head, exchange_->arena());
     rule = asked.rule == Rule::ok ? frame_h2_request(asked, request.framing) : asked.rule;
     if (rule == Rule::ok && !asked.protocol.empty())
         rule = upgrade_of_connect(asked.head, asked.protocol, {loop.random(), loop.random()},
                                   exchange_->arena(), request.head, request.framing);
     request.fill_to(Progress::head);
+    if (!request.framing.tunnel) most_body = loop.h1_limits().body_bytes;
     if (rule != Rule::ok) {
         exchange_->rule = rule;
         request.fail(Cause::bad_request);

@@ -203,6 +203,14 @@ def test_a_hundred_thousand_messages_come_back_over_http2(over_h2, server):
     assert client.request("GET", "/after").status is not None       # the connection goes on
 
 
+def test_a_socket_over_http2_may_carry_more_than_a_body_may(over_h2, server):
+    client, proxy = over_h2(server, limits={"body": "64KiB"})
+    socket = H2Socket(client)
+    for number in range(40):
+        socket.send(wsproto.events.TextMessage(f"{number:4096}"))
+        socket.wait(lambda: len(socket.messages) == number + 1)
+
+
 def test_several_sockets_and_requests_share_a_connection(over_h2, server):
     client, _ = over_h2(server)
     sockets = [H2Socket(client) for _ in range(10)]
