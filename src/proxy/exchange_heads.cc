@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "http/forward.h"
+#include "http/rules.h"
 #include "proxy/affinity.h"
 #include "proxy/data_loop.h"
 #include "proxy/exchange.h"
@@ -70,6 +71,9 @@ std::string_view Exchange::request_id() {
 // Its name is copied: the log says it at the end, when the backend may be forgotten.
 void Exchange::meet(const Backend& backend) {
     backend_name_ = arena_.keep(backend.name());
+    // HTTP/1.0 may have no Host, HTTP/1.1 needs one, and some (nginx) refuse an empty one.
+    if (host_.empty() && !request.head.find(FieldId::host))
+        request_edit_.host = is_host(backend_name_) ? backend_name_ : "localhost";
     const auto& sticky = upstream_->settings.balance.sticky;
     sticky_cookie_ = {};
     if (sticky && !lease_.had_home()) sticky_cookie_ = sticky_cookie(*sticky, backend.identity(), arena_);
