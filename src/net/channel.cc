@@ -42,9 +42,11 @@ void Channel::take_over(Channel& from) {
     assert(fd_ < 0 && from.fd_ >= 0 && !from.connecting_);
     assert(from.output_.empty() && !from.shut_);
     from.unlink();
-    if (from.watching_) event_del(&from.event_);
     fd_ = std::exchange(from.fd_, -1);
-    short watched = std::exchange(from.watching_, short{0});
+    // The new event before the old one goes: libevent sees one watcher throughout and makes no system call.
+    // All that the kernel has told so far comes along below.
+    watch(from.watching_);
+    if (std::exchange(from.watching_, short{0})) event_del(&from.event_);
     is_unix_ = from.is_unix_;
     error_ = from.error_;
     tls_ = std::move(from.tls_);
@@ -66,7 +68,6 @@ void Channel::take_over(Channel& from) {
     dead_ = from.dead_;
     reset_ = from.reset_;
     write_failed_ = from.write_failed_;
-    watch(watched);  // says once more what is readable and writable already: no harm
 }
 
 int Channel::connect(const SocketAddress& address) {

@@ -61,7 +61,8 @@ void Loop::poll() {
     Time next = turn_.next();
     bool busy = next <= turn_.now();
     if (!busy) set_timer(next);
-    event_base_loop(base_, busy ? EVLOOP_NONBLOCK : EVLOOP_ONCE);
+    // EVLOOP_NONBLOCK alone would go on for as long as anything is ready, and ask once more to learn that.
+    event_base_loop(base_, busy ? EVLOOP_NONBLOCK | EVLOOP_ONCE : EVLOOP_ONCE);
 }
 
 void Loop::take_mail() {
