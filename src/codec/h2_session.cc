@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cassert>
-#include <new>
 #include <utility>
 
 #include "codec/h2_fields.h"
@@ -15,14 +14,8 @@ namespace {
 // Credit of the connection is given back on receipt, so its window bounds no memory; it only has to be wide
 // enough for a long fat way.
 constexpr int32_t connection_window = 16 << 20;
-// A head of the largest size fits in fewer.
-constexpr uint32_t most_continuations = 8;
 // A backend's frames that change nothing: a bound on what a broken one costs, and no more.
 constexpr float backend_tolerance = 100;
-
-std::string_view view(const uint8_t* bytes, size_t size) {
-    return {reinterpret_cast<const char*>(bytes), size};
-}
 
 bool sends_nothing_more(const Message& message) {
     return message.is_complete() && message.body.unsent() == 0 && message.trailers.field_count == 0;
@@ -35,185 +28,19 @@ bool H2User::response(H2Stream&, const H2Head&) { return true; }
 void H2User::going_away(int32_t, H2Error) {}
 void H2User::pong() {}
 
-// What nghttp2 calls, inside receive() and send().
-struct H2Session::Callbacks {
-    static H2Session& self(void* user) { return *static_cast<H2Session*>(user); }
-
-    static int begin_frame(nghttp2_session*, const nghttp2_frame_hd* hd, void* user) {
-        return self(user).judge(hd->type, hd->flags, hd->length, hd->stream_id)
-                   ? 0
-                   : NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
-
-    static int begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* user) {
-        H2Session& session = self(user);
-        const H2Stream* stream = session.find(frame->hd.stream_id);
-        auto kind = H2HeadReader::Kind::trailers;
-        if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
-            kind = H2HeadReader::Kind::request;
-        else if (session.role_ == H2Role::client && stream && !stream->answered_)
-            kind = H2HeadReader::Kind::response;
-        session.head_.begin(kind);
-        session.reading_head_ = true;
-        return 0;
-    }
-
-    static int header(nghttp2_session*, const nghttp2_frame*, const uint8_t* name, size_t name_size,
-                      const uint8_t* value, size_t value_size, uint8_t, void* user) {
-        H2Session& session = self(user);
-        if (session.head_.add(view(name, name_size), view(value, value_size))) return 0;
-        session.trip(H2Flood::header_bomb);
-        return NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
-
-    // Our rules say what is wrong with it, so that it can be answered; where they do not, the stream is
-    // reset.
-    static int invalid_header(nghttp2_session* nghttp2, const nghttp2_frame* frame, const uint8_t* name,
-                              size_t name_size, const uint8_t* value, size_t value_size, uint8_t flags,
-                              void* user) {
-        int status = header(nghttp2, frame, name, name_size, value, value_size, flags, user);
-        H2Session& session = self(user);
-        if (status != 0 || !session.head_.is_good()) return status;
-        session.reading_head_ = false;  // the rest is passed over
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-    }
-
-    static int frame_received(nghttp2_session*, const nghttp2_frame* frame, void* user) {
-        return self(user).take(*frame) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
-
-    static int invalid_frame(nghttp2_session*, const nghttp2_frame*, int error, void* user) {
-        self(user).reading_head_ = false;
-        auto kind = error == NGHTTP2_ERR_REFUSED_STREAM ? H2Flood::reset : H2Flood::provoked_reset;
-        return self(user).count(kind) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
-    }
-
-    static int data(nghttp2_session* nghttp2, uint8_t, int32_t id, const uint8_t* bytes, size_t size,
-                    void* user) {
-        H2Session& session = self(user);
-        nghttp2_session_consume_connection(nghttp2, size);
-        if (H2Stream* stream = session.find(id)) session.fill(*stream, view(bytes, size));
-        return 0;
-    }
-
-    static int stream_closed(nghttp2_session*, int32_t id, uint32_t code, void* user) {
-        H2Session& session = self(user);
-        bool by_them = session.reset_by_them_ == id;
-        session.reset_by_them_ = 0;
-        // These are nghttp2's words for what the other end did wrong; we say others.
-        bool provoked = code == NGHTTP2_PROTOCOL_ERROR || code == NGHTTP2_FLOW_CONTROL_ERROR ||
-                        code == NGHTTP2_STREAM_CLOSED;
-        if (!by_them && provoked && session.role_ == H2Role::server)
-            (void)session.count(H2Flood::provoked_reset);
-        H2Stream* stream = session.find(id);
-        if (!stream) return 0;
-        stream->id_ = 0;
-        --session.open_streams_;
-        session.user_.closed(*stream, static_cast<H2Error>(code), by_them);
-        return 0;
-    }
-
-    static ssize_t read(nghttp2_session*, int32_t id, uint8_t*, size_t most, uint32_t* flags,
-                        nghttp2_data_source*, void* user) {
-        H2Stream* stream = self(user).find(id);
-        // Its user has left; a reset is on its way.
-        if (!stream || !stream->outgoing || stream->outgoing->failed()) return NGHTTP2_ERR_DEFERRED;
-        Message& message = *stream->outgoing;
-        size_t unsent = message.body.unsent();
-        if (unsent == 0 && !message.is_complete()) {
-            stream->deferred_ = true;
-            return NGHTTP2_ERR_DEFERRED;
-        }
-        if (unsent <= most && message.is_complete()) {
-            *flags |= NGHTTP2_DATA_FLAG_EOF;
-            if (self(user).submit_trailers(*stream)) *flags |= NGHTTP2_DATA_FLAG_NO_END_STREAM;
-        }
-        if (unsent > 0) *flags |= NGHTTP2_DATA_FLAG_NO_COPY;
-        return static_cast<ssize_t>(std::min(unsent, most));
-    }
-
-    // Links the bytes of a DATA frame where they lie.
-    static int send_data(nghttp2_session*, nghttp2_frame* frame, const uint8_t* head, size_t size,
-                         nghttp2_data_source*, void* user) {
-        H2Session& session = self(user);
-        constexpr size_t frame_head_bytes = 9;
-        session.user_.write(view(head, frame_head_bytes));
-        H2Stream& stream = *session.find(frame->hd.stream_id);
-        Message& message = *stream.outgoing;
-        while (size > 0) {
-            Piece piece = message.body.next_piece();
-            if (piece.size() > size) piece.end = piece.begin + static_cast<uint32_t>(size);
-            session.user_.link(piece);
-            message.body.sent(piece.size());
-            size -= piece.size();
-        }
-        if (message.sent() == Progress::head) message.send_to(Progress::body);
-        session.user_.moved(stream);
-        return session.user_.has_room() ? 0 : NGHTTP2_ERR_PAUSE;
-    }
-
-    static int frame_sent(nghttp2_session*, const nghttp2_frame* frame, void* user) {
-        if (frame->hd.type == NGHTTP2_DATA) self(user).floods_.sent_data();
-        if (frame->hd.type == NGHTTP2_PING && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) ++self(user).pings_out_;
-        bool ends = (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
-                    (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-        if (!ends) return 0;
-        H2Session& session = self(user);
-        H2Stream* stream = session.find(frame->hd.stream_id);
-        if (!stream) return 0;
-        stream->end_sent_ = true;
-        session.note_sent(*stream);
-        return 0;
-    }
-
-    static const nghttp2_session_callbacks* all() {
-        static const nghttp2_session_callbacks* const callbacks = [] {
-            nghttp2_session_callbacks* made = nullptr;
-            if (nghttp2_session_callbacks_new(&made) != 0) throw std::bad_alloc();
-            nghttp2_session_callbacks_set_on_begin_frame_callback(made, begin_frame);
-            nghttp2_session_callbacks_set_on_begin_headers_callback(made, begin_headers);
-            nghttp2_session_callbacks_set_on_header_callback(made, header);
-            nghttp2_session_callbacks_set_on_invalid_header_callback(made, invalid_header);
-            nghttp2_session_callbacks_set_on_frame_recv_callback(made, frame_received);
-            nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(made, invalid_frame);
-            nghttp2_session_callbacks_set_on_data_chunk_recv_callback(made, data);
-            nghttp2_session_callbacks_set_on_stream_close_callback(made, stream_closed);
-            nghttp2_session_callbacks_set_send_data_callback(made, send_data);
-            nghttp2_session_callbacks_set_on_frame_send_callback(made, frame_sent);
-            return made;
-        }();
-        return callbacks;
-    }
-};
-
 H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, ChunkPool& chunks, H2User& user)
     : role_(role),
       user_(user),
       memory_(memory),
       head_(chunks, limits),
-      floods_(role == H2Role::server ? 1 : backend_tolerance) {
-    nghttp2_option* option = nullptr;
-    if (nghttp2_option_new(&option) != 0) throw std::bad_alloc();
-    nghttp2_option_set_no_auto_window_update(option, 1);
-    nghttp2_option_set_no_closed_streams(option, 1);
-    // It counts each piece of a frame's head of 9 bytes as one; we count frames.
-    nghttp2_option_set_max_continuations(option, 9 * (most_continuations + 2));
-    nghttp2_option_set_max_reserved_remote_streams(option, 0);
-    // Ours counts by the turn's clock, and only what was in vain.
-    nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX / 2, UINT64_MAX / 2);
-    bool server = role == H2Role::server;
-    int status =
-        server ? nghttp2_session_server_new3(&session_, Callbacks::all(), this, option, memory.functions())
-               : nghttp2_session_client_new3(&session_, Callbacks::all(), this, option, memory.functions());
-    nghttp2_option_del(option);
-    if (status != 0) throw std::bad_alloc();
-
+      floods_(role == H2Role::server ? 1 : backend_tolerance),
+      session_(make()) {
     nghttp2_settings_entry settings[6];
     size_t count = 0;
     settings[count++] = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2Stream::first_window};
     settings[count++] = {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, limits.head_bytes};
     settings[count++] = {NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1};
-    if (server) {
+    if (role == H2Role::server) {
         settings[count++] = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, limits.streams};
         if (limits.connect_protocol) settings[count++] = {NGHTTP2_SETTINGS_ENABLE_CONNECT_PROTOCOL, 1};
     } else {
@@ -409,7 +236,7 @@ bool H2Session::send() {
         ssize_t size = nghttp2_session_mem_send(session_, &bytes);
         if (size < 0) failed_ = broken_ = true;
         if (size <= 0) break;
-        user_.write(view(bytes, static_cast<size_t>(size)));
+        user_.write({reinterpret_cast<const char*>(bytes), static_cast<size_t>(size)});
     }
     return !broken_;
 }
@@ -440,7 +267,7 @@ bool H2Session::open(H2Stream& stream, const HeadEdit& edit, std::string_view sc
     Message& message = *stream.outgoing;
     H2Fields fields(memory_.fields());
     fields.request(message.head, edit, scheme, authority, protocol);
-    nghttp2_data_provider body{{}, Callbacks::read};
+    nghttp2_data_provider body = bodies();
     bool ends = sends_nothing_more(message);
     int32_t id = nghttp2_submit_request(session_, nullptr, fields.data(), fields.size(),
                                         ends ? nullptr : &body, &stream);
@@ -466,7 +293,7 @@ void H2Session::respond(H2Stream& stream, const HeadEdit& edit, bool bodiless) {
     fields.response(message.head, edit);
     message.send_to(Progress::head);
     stream.answered_ = true;
-    nghttp2_data_provider body{{}, Callbacks::read};
+    nghttp2_data_provider body = bodies();
     bool ends = bodiless || sends_nothing_more(message);
     nghttp2_submit_response(session_, stream.id_, fields.data(), fields.size(), ends ? nullptr : &body);
 }

@@ -141,7 +141,11 @@ class H2Session {
   private:
     struct Callbacks;
     friend struct Callbacks;
+    // A head of the largest size fits in fewer.
+    static constexpr uint32_t most_continuations = 8;
 
+    nghttp2_session* make();
+    static nghttp2_data_provider bodies();  // pulls from `outgoing` of each stream
     bool count(H2Flood kind);
     bool trip(H2Flood kind);
     void end_incoming(H2Stream& stream);
@@ -161,7 +165,7 @@ class H2Session {
     H2Memory& memory_;
     H2HeadReader head_;
     H2Floods floods_;
-    nghttp2_session* session_ = nullptr;
+    nghttp2_session* const session_;
     Time now_{};
     size_t open_streams_ = 0;
     uint32_t continuations_ = 0;
