@@ -34,6 +34,7 @@ struct H2Session::Callbacks {
             kind = H2HeadReader::Kind::response;
         session.head_.begin(kind);
         session.reading_head_ = true;
+        session.head_of_ = frame->hd.stream_id;
         return 0;
     }
 
@@ -52,19 +53,19 @@ struct H2Session::Callbacks {
                               void* user) {
         int status = header(nghttp2, frame, name, name_size, value, value_size, flags, user);
         H2Session& session = self(user);
-        if (status != 0 || !session.head_.is_good()) return status;
-        session.reading_head_ = false;  // the rest is passed over
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+        // Else the rest is passed over.
+        return status != 0 || !session.head_.is_good() ? status : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
     }
 
     static int frame_received(nghttp2_session*, const nghttp2_frame* frame, void* user) {
         return self(user).take(*frame) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
     }
 
-    static int invalid_frame(nghttp2_session*, const nghttp2_frame*, int error, void* user) {
-        self(user).reading_head_ = false;
+    static int invalid_frame(nghttp2_session*, const nghttp2_frame* frame, int error, void* user) {
+        H2Session& session = self(user);
+        if (session.reading_head_ && frame->hd.stream_id == session.head_of_) session.give_up_head(true);
         auto kind = error == NGHTTP2_ERR_REFUSED_STREAM ? H2Flood::reset : H2Flood::provoked_reset;
-        return self(user).count(kind) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
+        return session.count(kind) ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE;
     }
 
     static int data(nghttp2_session* nghttp2, uint8_t, int32_t id, const uint8_t* bytes, size_t size,
@@ -79,10 +80,9 @@ struct H2Session::Callbacks {
         H2Session& session = self(user);
         bool by_them = session.reset_by_them_ == id;
         session.reset_by_them_ = 0;
+        if (session.reading_head_ && id == session.head_of_) session.give_up_head(false);
         // These are nghttp2's words for what the other end did wrong; we say others.
-        bool provoked = code == NGHTTP2_PROTOCOL_ERROR || code == NGHTTP2_FLOW_CONTROL_ERROR ||
-                        code == NGHTTP2_STREAM_CLOSED;
-        if (!by_them && provoked && session.role_ == H2Role::server)
+        if (!by_them && is_provoked(H2Error(code)) && session.role_ == H2Role::server)
             (void)session.count(H2Flood::provoked_reset);
         H2Stream* stream = session.find(id);
         if (!stream) return 0;
@@ -134,6 +134,8 @@ struct H2Session::Callbacks {
     static int frame_sent(nghttp2_session*, const nghttp2_frame* frame, void* user) {
         if (frame->hd.type == NGHTTP2_DATA) self(user).floods_.sent_data();
         if (frame->hd.type == NGHTTP2_PING && !(frame->hd.flags & NGHTTP2_FLAG_ACK)) ++self(user).pings_out_;
+        if (frame->hd.type == NGHTTP2_RST_STREAM)
+            self(user).user_.said_reset(H2Error(frame->rst_stream.error_code));
         bool ends = (frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) &&
                     (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
         if (!ends) return 0;

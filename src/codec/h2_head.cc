@@ -196,6 +196,20 @@ H2Head H2HeadReader::finish(bool end) {
     return out;
 }
 
+H2Head H2HeadReader::refuse() {
+    H2Head out = finish(true);
+    Framing framing;
+    if (out.rule == Rule::ok) out.rule = frame_h2_request(out, framing);
+    if (out.rule == Rule::ok) out.rule = Rule::h2_malformed;
+    out.is_refused = true;
+    return out;
+}
+
+H2Head H2HeadReader::give_up() {
+    if (rule_ == Rule::ok) rule_ = Rule::h2_malformed;
+    return refuse();
+}
+
 Rule frame_h2_request(const H2Head& request, Framing& framing) {
     const Head& head = request.head;
     // Extended CONNECT has a path as other requests have.

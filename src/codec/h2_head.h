@@ -31,6 +31,7 @@ struct H2Head {
     Head head;
     Rule rule = Rule::ok;        // broken, of a request; of a response any broken one is a bad answer
     bool end = false;            // nothing follows
+    bool is_refused = false;     // the stream is being reset for it: no answer can be given
     std::string_view scheme;     // of a request
     std::string_view authority;  // of a request: also its Host field
     std::string_view protocol;   // of extended CONNECT; empty where it is none
@@ -46,6 +47,9 @@ class H2HeadReader {
     // False: it is so far over the limits that this is no honest head; stop reading the connection.
     [[nodiscard]] bool add(std::string_view name, std::string_view value);
     H2Head finish(bool end);
+    // The same of one that nghttp2 refuses, read to its end or no further than it pleased: for its log line.
+    H2Head refuse();
+    H2Head give_up();
     void clear();
     Kind kind() const { return kind_; }
     bool is_good() const { return rule_ == Rule::ok; }  // so far

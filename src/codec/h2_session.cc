@@ -27,6 +27,7 @@ void H2User::request(int32_t, const H2Head&) {}
 bool H2User::response(H2Stream&, const H2Head&) { return true; }
 void H2User::going_away(int32_t, H2Error) {}
 void H2User::pong() {}
+void H2User::said_reset(H2Error) {}
 
 H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, ChunkPool& chunks, H2User& user)
     : role_(role),
@@ -80,6 +81,7 @@ bool H2Session::trip(H2Flood kind) {
 
 // Every frame, also what nghttp2 will pass over.
 bool H2Session::judge(uint8_t type, uint8_t flags, size_t length, int32_t id) {
+    if (reading_head_ && type != NGHTTP2_CONTINUATION) give_up_head(false);
     switch (type) {
         case NGHTTP2_DATA:
             return length > 0 || (flags & NGHTTP2_FLAG_END_STREAM) || count(H2Flood::empty_data);
@@ -149,6 +151,15 @@ bool H2Session::take_head(const nghttp2_frame& frame, H2Stream* stream) {
     if (stream && head.end) end_incoming(*stream);
     head_.clear();
     return true;
+}
+
+// nghttp2 resets the stream for a head that it does not like, and says no more of it: what could be read of
+// a request still is one, so that it leaves a trace. `was_read`: to its end.
+void H2Session::give_up_head(bool was_read) {
+    reading_head_ = false;
+    if (head_.kind() != H2HeadReader::Kind::request || role_ != H2Role::server) return;
+    user_.request(head_of_, was_read ? head_.refuse() : head_.give_up());
+    head_.clear();
 }
 
 // Who says nothing of priority shares the connection: without this nghttp2 sends stream after stream, as RFC

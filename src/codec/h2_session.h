@@ -17,6 +17,7 @@
 #include "base/bytes.h"
 #include "base/time.h"
 #include "codec/h1_writer.h"
+#include "codec/h2_error.h"
 #include "codec/h2_floods.h"
 #include "codec/h2_head.h"
 #include "codec/h2_memory.h"
@@ -25,16 +26,6 @@
 namespace penstock {
 
 class H2Session;
-
-// What ends a stream or a connection: the names of RFC 9113 7 that we use.
-enum class H2Error : uint32_t {
-    no_error = 0,
-    protocol_error = 1,
-    internal_error = 2,
-    refused_stream = 7,
-    cancel = 8,
-    enhance_your_calm = 11,
-};
 
 // One stream. Its user must forget() it before it dies, unless closed() came.
 class H2Stream {
@@ -68,7 +59,8 @@ class H2Stream {
 class H2User {
   public:
     // Server: a request has come. The head lives until the call returns. The user binds a stream of its own
-    // (H2Session::bind) or lets it be: then it is refused, and the client may send it again.
+    // (H2Session::bind) or lets it be: then it is refused, and the client may send it again. In flush too,
+    // where nghttp2 has refused it by itself (H2Head::is_refused).
     virtual void request(int32_t id, const H2Head& request);
     // Client: a response's head, interim ones too. False: it breaks a rule; the stream is reset.
     virtual bool response(H2Stream& stream, const H2Head& response);
@@ -82,6 +74,8 @@ class H2User {
     virtual void going_away(int32_t last, H2Error code);
     // Our PING came back.
     virtual void pong();
+    // A reset of ours is on its way; nghttp2's own are among them.
+    virtual void said_reset(H2Error code);
 
     // Output, in flush.
     virtual bool has_room() const = 0;
@@ -153,6 +147,7 @@ class H2Session {
     bool judge(uint8_t type, uint8_t flags, size_t length, int32_t id);
     bool take(const nghttp2_frame& frame);
     bool take_head(const nghttp2_frame& frame, H2Stream* stream);
+    void give_up_head(bool was_read);
     void share(int32_t id);
     void note_sent(H2Stream& stream);
     void take_trailers(H2Stream& stream, H2Head& trailers);
@@ -170,6 +165,7 @@ class H2Session {
     size_t open_streams_ = 0;
     uint32_t continuations_ = 0;
     uint32_t pings_out_ = 0;  // ours, not answered yet
+    int32_t head_of_ = 0;     // the stream whose head is being read
     int32_t reset_by_them_ = 0;
     H2Flood flood_ = H2Flood::none;
     bool reading_head_ = false;

@@ -79,13 +79,14 @@ constexpr RuleFacts rules[] = {
     {Rule::h2_connection_field, "h2_connection_field", 400},
     {Rule::h2_pseudo_field, "h2_pseudo_field", 400},
     {Rule::h2_body_differs, "h2_body_differs", 400},
+    {Rule::h2_malformed, "h2_malformed", 400},
 };
 
 constexpr bool in_order() {
     for (size_t i = 0; i < std::size(rules); i++) {
         if (size_t(rules[i].rule) != i) return false;
     }
-    return std::size(rules) == size_t(Rule::h2_body_differs) + 1;
+    return std::size(rules) == size_t(Rule::h2_malformed) + 1;
 }
 static_assert(in_order(), "rules[] is indexed by Rule");
 

@@ -36,7 +36,7 @@ enum class Rule : uint8_t {
     // what a rate limit reads
     cost_invalid,
     // HTTP/2
-    h2_name_uppercase, h2_connection_field, h2_pseudo_field, h2_body_differs,
+    h2_name_uppercase, h2_connection_field, h2_pseudo_field, h2_body_differs, h2_malformed,
 };
 // clang-format on
 

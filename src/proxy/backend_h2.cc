@@ -179,6 +179,8 @@ void BackendH2::pong() {
     if (ping_wanted_) want_flush();
 }
 
+void BackendH2::said_reset(H2Error code) { loop_.stats().http2_reset(Wire::backend, code); }
+
 // --- flush
 
 void BackendH2::flush(Time now) {

@@ -126,6 +126,7 @@ class BackendH2 final : public ChannelUser,
     void closed(H2Stream& stream, H2Error code, bool by_them) override;
     void going_away(int32_t last, H2Error code) override;
     void pong() override;
+    void said_reset(H2Error code) override;
     bool has_room() const override { return channel_.has_room(); }
     void write(std::string_view bytes) override { channel_.write(bytes); }
     void link(const Piece& piece) override { channel_.link(piece); }

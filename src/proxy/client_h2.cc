@@ -84,9 +84,11 @@ void ClientH2::moved(H2Stream& stream) {
     static_cast<ClientStream&>(stream).note_moved(flushing_ ? loop_.turn().now() : never);
 }
 
-void ClientH2::closed(H2Stream& stream, H2Error code, bool) {
-    static_cast<ClientStream&>(stream).note_closed(code);
+void ClientH2::closed(H2Stream& stream, H2Error code, bool by_them) {
+    static_cast<ClientStream&>(stream).note_closed(code, by_them);
 }
+
+void ClientH2::said_reset(H2Error code) { loop_.stats().http2_reset(Wire::client, code); }
 
 // What was on its way when we announced our end has come.
 void ClientH2::pong() {

@@ -48,6 +48,7 @@ class ClientH2 final : public ChannelUser, public Mortal, public Output, public 
     void moved(H2Stream& stream) override;
     void closed(H2Stream& stream, H2Error code, bool by_them) override;
     void pong() override;
+    void said_reset(H2Error code) override;
     bool has_room() const override { return channel_.has_room(); }
     void write(std::string_view bytes) override { channel_.write(bytes); }
     void link(const Piece& piece) override { channel_.link(piece); }

@@ -48,6 +48,7 @@ void ClientStream::begin(const H2Head& asked) {
     if (rule == Rule::ok && !asked.protocol.empty())
         rule = upgrade_of_connect(asked.head, asked.protocol, {loop.random(), loop.random()},
                                   exchange_->arena(), request.head, request.framing);
+    refused_ = asked.is_refused;
     request.fill_to(Progress::head);
     if (!request.framing.tunnel) most_body = loop.h1_limits().body_bytes;
     if (rule != Rule::ok) {
@@ -64,13 +65,19 @@ void ClientStream::note_moved(Time sent) {
     mark();
 }
 
-void ClientStream::note_closed(H2Error) {
+void ClientStream::note_closed(H2Error code, bool by_them) {
     if (!exchange_) return;
-    const Message& request = exchange_->request;
-    if (request.framing.body == BodyKind::length && request.body.total() > request.framing.length)
-        exchange_->rule = Rule::h2_body_differs;
-    if (!request.is_complete() || !(exchange_->response.is_sent() || all_sent()))
+    Message& request = exchange_->request;
+    if (!by_them && is_provoked(code) && !request.is_complete()) {
+        // What followed the head was no part of a request.
+        refused_ = true;
+        if (rule == Rule::ok)
+            rule = request.framing.body == BodyKind::length ? Rule::h2_body_differs : Rule::h2_malformed;
+        exchange_->rule = rule;
+        request.fail(Cause::bad_request);
+    } else if (!refused_ && (!request.is_complete() || !(exchange_->response.is_sent() || all_sent()))) {
         exchange_->client_left = true;
+    }
     mark();
 }
 
@@ -86,6 +93,7 @@ void ClientStream::wake(Time now) {
     Message& request = exchange_->request;
     Message& response = exchange_->response;
     H2Session& session = connection_.session();
+    if (refused_) return answer_nobody();
     if (exchange_->send_continue && !continued_) {
         // Nobody waits for it any more once the body has begun to come by itself.
         if (request.body.total() == 0 && !request.is_complete())
@@ -101,6 +109,15 @@ void ClientStream::wake(Time now) {
     session.pump(*this);
     session.refill(*this);
     connection_.flush_later();
+}
+
+void ClientStream::answer_nobody() {
+    Message& response = exchange_->response;
+    if (!response.is_complete()) return;
+    while (response.body.unsent() > 0) response.body.sent(response.body.next().size());
+    if (response.sent() == Progress::nothing) response.send_to(Progress::head);
+    if (!response.is_sent()) response.send_to(Progress::complete);
+    mark();
 }
 
 void ClientStream::write_interims() {

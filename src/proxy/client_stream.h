@@ -20,8 +20,8 @@ class ClientStream final : public ClientSide, public H2Stream, public Mortal, pu
     // --- for its connection
     void begin(const H2Head& request);  // in poll: makes the exchange, and marks it
     void note_moved(Time sent);         // `sent`: when something of it left; never where nothing did
-    void note_closed(H2Error code);     // the stream is gone
-    void leave();                       // the connection is
+    void note_closed(H2Error code, bool by_them);  // the stream is gone
+    void leave();                                  // the connection is
 
     // ClientSide
     void wake(Time now) override;
@@ -34,6 +34,7 @@ class ClientStream final : public ClientSide, public H2Stream, public Mortal, pu
   private:
     void write_interims();
     void write_head(Time now);
+    void answer_nobody();
     void mark();
     void let_go();
 
@@ -42,6 +43,7 @@ class ClientStream final : public ClientSide, public H2Stream, public Mortal, pu
     Time last_sent_{};
     bool continued_ = false;  // 100 Continue went out
     bool omit_body_ = false;  // HEAD, 204, 304
+    bool refused_ = false;    // nghttp2 has reset it: what it is answered is for the log alone
 };
 
 }  // namespace penstock

@@ -92,6 +92,8 @@ StatsBook::StatsBook() {
     http2_floods_ =
         counter("penstock_http2_floods_total",
                 "HTTP/2 connections of clients that were cut off for what they flooded us with.", {"kind"});
+    http2_resets_ = counter("penstock_http2_resets_total", "HTTP/2 streams that we reset, by what we said.",
+                            {"side", "error"});
     tls_handshakes_ =
         counter("penstock_tls_handshakes_total", "TLS handshakes that were done.", {"side", "kind"});
     tls_failures_ = counter("penstock_tls_failures_total", "TLS handshakes that failed.", {"side", "reason"});
@@ -132,6 +134,9 @@ Stats::Stats(StatsBook& book) : book_(book), page_(book.series_.open_page()), mo
         for (size_t resumed = 0; resumed < 2; ++resumed)
             tls_handshakes_[side][resumed] =
                 series.series(book_.tls_handshakes_, {sides[side], handshake_kinds[resumed]});
+        for (size_t code = 0; code <= h2_error_count; ++code)
+            http2_resets_[side][code] =
+                series.series(book_.http2_resets_, {sides[side], to_string(H2Error(code))});
     }
     accept_pauses_ = series.series(book_.accept_pauses_, {});
     for (size_t kind = 1; kind < h2_flood_count; ++kind)

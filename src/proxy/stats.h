@@ -10,6 +10,7 @@
 // longer than 128 bytes or is not clean UTF-8 is counted as `other`.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -20,6 +21,7 @@
 
 #include "base/counters.h"
 #include "base/time.h"
+#include "codec/h2_error.h"
 #include "codec/h2_floods.h"
 
 namespace penstock {
@@ -96,7 +98,7 @@ class StatsBook {
     // Families, all made in the constructor.
     FamilyId requests_, rejections_, request_duration_, queue_duration_, backend_duration_, first_byte_;
     FamilyId in_flight_, connections_, connections_total_, bytes_, retries_, abandoned_, wasted_, grpc_;
-    FamilyId accept_pauses_, http2_floods_;
+    FamilyId accept_pauses_, http2_floods_, http2_resets_;
     FamilyId tls_handshakes_, tls_failures_, proxy_headers_;
 };
 
@@ -117,6 +119,9 @@ class Stats {
     void connection_closed(Wire side) { page_.subtract(connections_[at(side)]); }
     void bytes(Wire side, Flow direction, uint64_t n) { page_.add(bytes_[at(side)][at(direction)], n); }
     void http2_flood(H2Flood kind) { page_.add(http2_floods_[at(kind)]); }
+    void http2_reset(Wire side, H2Error code) {
+        page_.add(http2_resets_[at(side)][std::min(at(code), h2_error_count)]);
+    }
     void accept_paused() { page_.add(accept_pauses_); }
     void tls_handshake(Wire side, bool resumed) { page_.add(tls_handshakes_[at(side)][resumed]); }
     void tls_failed(Wire side, ReasonLabel reason);
@@ -164,6 +169,7 @@ class Stats {
     std::vector<bool> models_full_;  // by upstream: all its models are in model_at_; another one is `other`
     SeriesId connections_[2], connections_total_[2], bytes_[2][2], accept_pauses_;
     SeriesId http2_floods_[h2_flood_count];
+    SeriesId http2_resets_[2][h2_error_count + 1];  // the last: other codes
     SeriesId tls_handshakes_[2][2];
 };
 

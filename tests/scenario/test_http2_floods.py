@@ -2,6 +2,7 @@
 leaves everybody else served as before. `Bound` says what the bound is: what the backend saw, and memory."""
 import contextlib
 import os
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from lib.frames import (DATA, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, PRIORITY
                         WINDOW_UPDATE, Frames, continuation, data, encode, frame, headers, ping, request, reset,
                         settings, window_update)
 from lib.pairs import PairBackend
-from lib.wire import Cut, dial
+from lib.wire import Cut, dial, eventually
 
 # Beside what any connection takes.
 most_growth_kib = 24 * 1024 if not os.environ.get("PENSTOCK_SANITIZED") else 400 * 1024
@@ -377,6 +378,63 @@ def test_a_malformed_request_never_reaches_a_backend(shared, fields):
         assert client.has_come(RST_STREAM, 1)[0].number() == PROTOCOL_ERROR
     assert shared.work() == seen, shared.lines()[-3:]
     client.close()
+
+
+def test_a_malformed_request_leaves_its_line_in_the_log_and_is_counted(bound):
+    table = bound()
+    client = table.connect().hello()
+    for number, fields in enumerate(malformed.values()):
+        # Some are answered, some are reset without a word of ours: nobody must look into the difference.
+        client.send(headers(1 + 2 * number, [*fields, ("user-agent", f"case {number}")], end=True))
+    client.send(ping())
+    client.next_frame(PING)
+    total = len(malformed)
+    table.proxy.wait_metric(lambda m: m.value("penstock_requests_total", code="400") +
+                            m.value("penstock_requests_total", code="501") == total, f"{total} refused requests")
+    resets = table.proxy.metrics().value("penstock_http2_resets_total", side="client", error="protocol_error")
+    assert 0 < resets == len(client.has_come(RST_STREAM))
+    lines = eventually(lambda: (lambda lines: lines if len(lines) == total else None)(
+        [line for line in table.proxy.access_log() if line.get("status") in (400, 501)]),
+                       f"{total} log lines")
+    assert {line["reason"] for line in lines} == {"bad_request"} and all(line["rule"] for line in lines), lines
+    table.check(most_work=0)
+
+
+def test_a_malformed_request_does_not_run_the_head_timeout_of_its_connection(bound):
+    table = bound(limits={"client_header_timeout": "200ms"})
+    client = table.connect().hello()
+    client.send(headers(1, with_field("connection", "close"), end=True))
+    client.next_frame(RST_STREAM, 1)
+    until = time.monotonic() + 0.5
+    number = 1
+    while time.monotonic() < until:
+        number += 2
+        client.send(headers(number, request("GET", "/bystander"), end=True))
+        assert client.status(number) == 200
+        client.send(headers(number + 2, with_field("connection", "close"), end=True))
+        number += 2
+        client.next_frame(RST_STREAM, number)
+        time.sleep(0.02)
+
+
+def test_a_body_that_is_not_as_long_as_it_said_is_logged_as_that(bound):
+    table = bound()
+    client = table.connect().hello()
+    for number, body in ((1, b"four"), (3, b"sixsix")):
+        client.send(headers(number, request("POST", f"/length/{number}", [("content-length", "5")])) +
+                    data(number, body, end=True))
+        assert client.next_frame(RST_STREAM, number).number() == PROTOCOL_ERROR
+        line = table.proxy.wait_access(lambda line, number=number: line["target"] == f"/length/{number}")
+        assert (line["status"], line["reason"], line["rule"]) == (400, "bad_request", "h2_body_differs")
+
+
+def test_trailers_that_are_none_are_logged_as_that(bound):
+    table = bound()
+    client = table.connect().hello()
+    client.send(headers(1, request("POST", "/trailers")) + data(1, b"body") + headers(1, [("x", "y")]))
+    assert client.next_frame(RST_STREAM, 1).number() == PROTOCOL_ERROR
+    line = table.proxy.wait_access(lambda line: line["target"] == "/trailers")
+    assert (line["status"], line["reason"], line["rule"]) == (400, "bad_request", "h2_malformed")
 
 
 def test_a_body_shorter_or_longer_than_it_said_never_becomes_a_whole_request(shared):

@@ -15,13 +15,13 @@ Rule framed(const Made& made, Framing& framing) { return frame_request(made.head
 
 TEST_CASE("every rule has its own name and a status that refuses") {
     std::set<std::string_view> names;
-    for (int r = 0; r <= int(Rule::h2_body_differs); r++) {
+    for (int r = 0; r <= int(Rule::h2_malformed); r++) {
         names.insert(rule_name(Rule(r)));
         CHECK(is_token(rule_name(Rule(r))));
         CHECK((r == 0) == (rule_status(Rule(r)) == 200));
         if (r) CHECK(rule_status(Rule(r)) / 100 >= 4);
     }
-    CHECK(names.size() == size_t(Rule::h2_body_differs) + 1);
+    CHECK(names.size() == size_t(Rule::h2_malformed) + 1);
 }
 
 TEST_CASE("a request built for HTTP/2 is framed by the same rules") {
