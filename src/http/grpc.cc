@@ -135,6 +135,12 @@ uint16_t http_status_of(GrpcStatus status) {
     }
 }
 
+uint16_t status_at_head(const Head& response) {
+    if (response.status != 200 || !is_grpc(response)) return response.status;
+    auto status = grpc_status_in(response);
+    return status ? http_status_of(*status) : response.status;
+}
+
 std::string_view write_grpc_message(std::string_view text, char* out) {
     constexpr char digits[] = "0123456789ABCDEF";
     char* end = out;

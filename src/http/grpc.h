@@ -53,17 +53,11 @@ GrpcStatus grpc_status_of_http(uint16_t status);
 // What its client learned from a response that came to its end.
 GrpcStatus grpc_status_of(const Head& head, const Head& trailers);
 
-// Counts against a backend as 502, 503 and 504 do: it, or what it needs, was not there.
-inline bool is_gateway_error(GrpcStatus status) {
-    return status == GrpcStatus::unavailable || status == GrpcStatus::deadline_exceeded;
-}
-// So 500: the work itself failed in a way that is the server's.
-inline bool is_server_error(GrpcStatus status) {
-    return is_gateway_error(status) || status == GrpcStatus::internal || status == GrpcStatus::unknown ||
-           status == GrpcStatus::data_loss;
-}
 // The HTTP status that says the same, for whoever counts those (outlier detection, retries).
 uint16_t http_status_of(GrpcStatus status);
+// What a response's head says of its end: its status, or the one that stands for the grpc-status that a
+// trailers-only answer has there.
+uint16_t status_at_head(const Head& response);
 
 // grpc-message may hold no control byte, and '%' only as an escape. Writes at most 3 bytes for each of
 // `text`.

@@ -123,7 +123,9 @@ void Exchange::log(Time now) {
         loop_.stats().grpc_ended(ended.upstream, model_,
                                  {static_cast<uint8_t>(grpc), grpc_status_name(grpc)});
     if (upstream_ && is_retry()) {
-        bool good = cause_ == Cause::none && !upstream_->settings.retry.on_status.has(status);
+        bool good = cause_ == Cause::none &&
+                    !upstream_->settings.retry.on_status.has(logged_status_ ? logged_status_
+                                                                            : status_at_head(response.head));
         loop_.stats().retry(ended.upstream, good ? RetryOutcome::succeeded : RetryOutcome::failed);
     }
     AccessLines* lines = loop_.access_log();

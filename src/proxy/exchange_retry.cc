@@ -43,7 +43,7 @@ RetryAnswer Exchange::may_retry(FailedTry::Why why, Time now) {
     if (ticket_.deadline <= now) return {};  // it came in the very turn in which its time was over
     FailedTry t;
     t.why = why;
-    t.status = response.head.status;
+    t.status = status_at_head(response.head);
     t.request_begun = backend_->request_begun;
     t.answer_begun = backend_->answer_begun || response.has_head();
     t.passed_on = response.interims_sent() > 0 || response.sent() != Progress::nothing;
@@ -97,7 +97,7 @@ void Exchange::backend_failed(Time now) {
 // An answer has come whose status says that another backend may do better. False: it is passed on.
 bool Exchange::drops_answer(Time now) {
     const Retry& retry = upstream_->settings.retry;
-    if (!retry.on_status.has(response.head.status) || !backend_) return false;
+    if (!retry.on_status.has(status_at_head(response.head)) || !backend_) return false;
     if (counted_) return false;  // two tries at work would be two in flight, and it counts for one
     if (may_retry(FailedTry::Why::status, now).verdict != RetryVerdict::again) return false;
     drop_try(Cause::error_status, now);
