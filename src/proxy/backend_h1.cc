@@ -8,6 +8,7 @@
 #include "proxy/data_loop.h"
 #include "proxy/dialing.h"
 #include "proxy/outlier.h"
+#include "proxy/websocket.h"
 
 namespace penstock {
 
@@ -138,8 +139,9 @@ bool BackendH1::read_head() {
         fail(Cause::bad_response);
         return false;
     }
-    // Who asked by extended CONNECT would take any success for the tunnel.
-    if (exchange_ && exchange_->request.framing.tunnel && !framing_.tunnel && head.status < 300) {
+    // Who asked by extended CONNECT would take any success for the tunnel, and did not make the key.
+    if (exchange_ && exchange_->request.framing.tunnel && head.status < 300 &&
+        !(framing_.tunnel && accepts_websocket(exchange_->request.head, head))) {
         fail(Cause::bad_response);
         return false;
     }

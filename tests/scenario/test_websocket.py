@@ -1,6 +1,9 @@
 """WebSocket with independent libraries at both ends: Upgrade from HTTP/1.1, extended CONNECT (RFC 8441) from HTTP/2,
 to servers that speak HTTP/1.1."""
 import asyncio
+import base64
+import hashlib
+import re
 import signal
 import threading
 
@@ -172,6 +175,14 @@ def test_a_hundred_thousand_messages_come_back_over_http1(penstock, server):
 
 # ---- HTTP/2
 
+def switching(at_work):
+    """The head that accepts the WebSocket that was asked for."""
+    key = at_work.request.get("sec-websocket-key").encode()
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()).decode()
+    return ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            f"Sec-WebSocket-Accept: {accept}\r\n\r\n")
+
+
 def test_extended_connect_is_announced(over_h2, server):
     client, _ = over_h2(server)
     assert client.h2.remote_settings.get(h2.settings.SettingCodes.ENABLE_CONNECT_PROTOCOL) == 1
@@ -235,8 +246,7 @@ def test_the_backend_gets_an_upgrade_with_a_key_of_its_own(over_h2, scripted):
     stream.send(b"too early")
     client.ping()
     assert not at_work.has_input()
-    at_work.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-                 "Sec-WebSocket-Accept: x\r\n\r\nfirst")
+    at_work.send(switching(at_work) + "first")
     assert stream.wait_body(5).status == 200 and bytes(stream.body) == b"first"
     at_work.expect("too early")
 
@@ -246,7 +256,7 @@ def test_each_direction_ends_for_itself(over_h2, scripted):
     client, proxy = over_h2(backend)
     stream = client.start("CONNECT", "/", end=False, pseudo=[(":protocol", "websocket")])
     at_work = backend.next_request()
-    at_work.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    at_work.send(switching(at_work))
     stream.wait_head().send(b"last words").finish()
     at_work.expect("last words").expect_end()
     at_work.send("and mine")
@@ -254,6 +264,24 @@ def test_each_direction_ends_for_itself(over_h2, scripted):
     at_work.close()
     assert stream.wait_end().complete
     proxy.wait_in_flight(0)
+
+
+@pytest.mark.parametrize("accept", [None, "", "x", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "almost"])
+def test_a_101_that_does_not_accept_our_key_is_a_502(over_h2, scripted, accept):
+    backend = scripted()
+    client, _ = over_h2(backend, retry={"attempts": 0})
+    stream = client.start("CONNECT", "/", end=False, pseudo=[(":protocol", "websocket")])
+    at_work = backend.next_request()
+    answer = switching(at_work)
+    if accept == "almost":
+        answer = answer.replace("=\r\n\r\n", "\r\n\r\n")
+    elif accept is not None:
+        answer = re.sub("Accept: .*\r\n", f"Accept: {accept}\r\n", answer)
+    else:
+        answer = re.sub("Sec-WebSocket-Accept: .*\r\n", "", answer)
+    at_work.send(answer + "hello")
+    assert (stream.wait_end().status, stream["x-penstock-reason"]) == (502, "bad_response")
+    at_work.expect_end()
 
 
 @pytest.mark.parametrize("answer, status", [
@@ -305,7 +333,7 @@ def test_a_client_that_resets_its_stream_ends_the_tunnel(over_h2, scripted):
     client, proxy = over_h2(backend)
     stream = client.start("CONNECT", "/", end=False, pseudo=[(":protocol", "websocket")])
     at_work = backend.next_request()
-    at_work.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    at_work.send(switching(at_work))
     stream.wait_head().cancel()
     at_work.expect_gone()
     at_work.close()
@@ -317,7 +345,7 @@ def test_a_backend_that_does_not_read_stops_the_client_not_the_memory(over_h2, s
     client, proxy = over_h2(backend, limits={"drain": "100ms"}, buffer={"request": "64KiB"})
     stream = client.start("CONNECT", "/", end=False, pseudo=[(":protocol", "websocket")])
     at_work = backend.next_request()
-    at_work.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    at_work.send(switching(at_work))
     stream.wait_head().send(b"x" * (64 << 20))
     client.ping()
     client.ping()
