@@ -3,6 +3,7 @@
 #include <initializer_list>
 #include <map>
 #include <prometheus/text_serializer.h>
+#include <string>
 #include <utility>
 
 #include "app/process_facts.h"
@@ -204,6 +205,9 @@ void add_status(Families& out, const Status& status) {
     out.gauge("penstock_memory_reserved_bytes", "Memory that request and response bodies have reserved.", {},
               static_cast<double>(status.memory_reserved));
     out.gauge("penstock_memory_limit_bytes", "limits.memory", {}, static_cast<double>(status.memory_limit));
+    for (size_t loop = 0; loop < status.turns.size(); ++loop)
+        out.counter("penstock_loop_turns_total", "Turns of a data loop: how often it woke up.",
+                    {{"loop", std::to_string(loop)}}, static_cast<double>(status.turns[loop]));
     constexpr std::string_view dropped_help = "Log lines that nobody read in time.";
     out.counter("penstock_log_lines_dropped_total", dropped_help, {{"log", "access"}},
                 static_cast<double>(status.access_log_dropped));

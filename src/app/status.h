@@ -122,6 +122,7 @@ struct Status {
     std::vector<RateLimitStatus> rate_limits;
     uint64_t memory_reserved = 0;
     uint64_t memory_limit = 0;
+    std::vector<uint64_t> turns;      // of each data loop
     uint64_t access_log_dropped = 0;  // lines
     uint64_t log_dropped = 0;
     uint64_t reloads = 0, failed_reloads = 0;

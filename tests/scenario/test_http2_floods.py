@@ -1,5 +1,6 @@
 """What costs a client nothing and us work: each flood and each malformed request ends at a bound, is counted, and
-leaves everybody else served as before. `Bound` says what the bound is: what the backend saw, and memory."""
+leaves everybody else served as before. `Bound` says what the bound is: what the backend saw, memory, and the turns of
+the loops, which are what CPU time is spent in."""
 import contextlib
 import os
 import time
@@ -31,6 +32,7 @@ class Bound:
         self.opened = []
         self.ask()
         self.before = rss_kib(self.proxy.process.pid)
+        self.turns_before, self.bytes_before = self.turns()
 
     def connect(self):
         self.opened.append(Frames(dial(self.proxy.address)))
@@ -53,8 +55,23 @@ class Bound:
     def work(self):
         return len(self.lines()) - self.bystanders()
 
+    def turns(self):
+        """(turns of all data loops, bytes that they read from clients) so far"""
+        metrics = self.proxy.metrics()
+        return (metrics.value("penstock_loop_turns_total"),
+                metrics.value("penstock_bytes_total", side="client", direction="in"))
+
+    def check_turns(self):
+        """Each turn has a cause that somebody paid for: bytes that came, a request (some four on both sides together),
+        a deadline now and then. A loop that turned without any would have made tens of thousands by now."""
+        turns, taken = self.turns()
+        turns, taken = turns - self.turns_before, taken - self.bytes_before
+        most = 200 + taken / 256 + 8 * len(self.lines())
+        assert turns <= most, f"{turns} turns for {taken} bytes and {len(self.lines())} requests"
+
     def check(self, kind=None, most_work=None):
         self.ask()
+        self.check_turns()
         if kind:
             self.proxy.wait_metric(lambda m: m.value("penstock_http2_floods_total", kind=kind) >= 1, f"a {kind} flood")
         if most_work is not None:
