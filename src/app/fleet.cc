@@ -96,7 +96,7 @@ Result<> Fleet::add(const Upstream& settings) {
     auto& upstream =
         *upstreams_.emplace_back(std::make_unique<LiveUpstream>(settings, id, book_.upstream(settings.name)));
     if (settings.workers) {
-        auto first = supervisor_.add(settings.name, *settings.workers);
+        auto first = supervisor_.add(settings.name, *settings.workers, settings.protocol);
         if (!first)
             return failure(fmt::format("upstreams.{}.workers: {}", settings.name, first.error().message));
         for (uint32_t i = 0; i < settings.workers->count; ++i) {

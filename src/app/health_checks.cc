@@ -75,7 +75,8 @@ class HealthRound final : public Task {
                                  .path = settings_.path,
                                  .expect = settings_.path.empty() ? uint16_t{0} : settings_.expect,
                                  .timeout = settings_.timeout,
-                                 .grpc = settings_.grpc};
+                                 .grpc = settings_.grpc,
+                                 .http2 = upstream_.settings.protocol == Protocol::http2};
         checks_.fleet_.secure(question, upstream_, backend_.id());
         probe_.ask(std::move(question));
     }

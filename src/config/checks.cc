@@ -186,6 +186,11 @@ void Checks::servers(const Upstream& upstream, const std::string& path) {
                   fmt::format("{} is no host name; leave resolve out", server.address.text));
         }
     }
+    if (upstream.circuit_breaker.max_connections > 0 && upstream.protocol == Protocol::http2) {
+        warn(path + ".circuit_breaker.max_connections",
+             "has no effect with protocol http2, where a connection carries many requests; write "
+             "max_requests");
+    }
     bool unlimited = std::any_of(upstream.servers.begin(), upstream.servers.end(), [](const Server& server) {
         return server.concurrency + server.max_connections == 0;
     });

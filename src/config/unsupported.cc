@@ -24,17 +24,10 @@ class Refusals {
     std::vector<Problem> found_;
 };
 
-void of_upstream(const Upstream& upstream, const std::string& path, Refusals& out) {
-    if (upstream.health_check && !upstream.health_check->path.empty() && upstream.protocol == Protocol::http2)
-        out.add(path + ".health_check.path", "asking a path over HTTP/2 is", "write tcp: true instead");
-}
-
 }  // namespace
 
 std::vector<Problem> unsupported(const Config& config, const Places& places) {
     Refusals out(places);
-    for (const Upstream& upstream : config.upstreams)
-        of_upstream(upstream, "upstreams." + upstream.name, out);
     if (!config.devices.empty()) out.add("devices", "slots of devices are");
     return out.take();
 }

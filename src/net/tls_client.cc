@@ -46,13 +46,11 @@ std::shared_ptr<const TlsClient> TlsClient::load(const Settings& settings, FileF
 }
 
 std::unique_ptr<Tls> TlsClient::connect(const std::shared_ptr<const TlsClient>& client,
-                                        const std::string& name, TlsSessions* sessions, ChunkPool& chunks,
-                                        bool http1) {
+                                        const std::string& name, TlsSessions* sessions, ChunkPool& chunks) {
     const std::string& host = name.empty() ? localhost : name;  // of a unix socket, as its Host field says
     SslPtr ssl(SSL_new(client->settings_.get()));
     if (!ssl) throw std::bad_alloc();
     SSL_set_connect_state(ssl.get());
-    if (http1) SSL_set_alpn_protos(ssl.get(), offer_http1, sizeof offer_http1);
     X509_VERIFY_PARAM* wanted = SSL_get0_param(ssl.get());
     X509_VERIFY_PARAM_set_hostflags(wanted, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
     // SNI is for names (RFC 6066 3); an address is found among the certificate's addresses.
@@ -64,7 +62,7 @@ std::unique_ptr<Tls> TlsClient::connect(const std::shared_ptr<const TlsClient>& 
         if (auto session = sessions->take(client->number_)) SSL_set_session(ssl.get(), session.get());
     ERR_clear_error();
     auto tls = std::make_unique<Tls>(chunks, std::move(ssl), client);
-    if (client->http2_ && !http1) tls->require_application(h2);
+    if (client->http2_) tls->require_application(h2);
     tls->keep_sessions_in(sessions);
     return tls;
 }

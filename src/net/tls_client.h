@@ -27,8 +27,7 @@ class TlsClient {
     // `host`: a name, which the server is told (SNI), or an IP address. `sessions`: with this server, to go
     // on with, and where the next ones are kept; or null.
     static std::unique_ptr<Tls> connect(const std::shared_ptr<const TlsClient>& client,
-                                        const std::string& host, TlsSessions* sessions, ChunkPool& chunks,
-                                        bool http1 = false);
+                                        const std::string& host, TlsSessions* sessions, ChunkPool& chunks);
 
     TlsClient(const TlsClient&) = delete;
     TlsClient& operator=(const TlsClient&) = delete;

@@ -40,9 +40,11 @@ void Probe::ask(Question question) {
     head_reader_.reset();
     status_ = 0;
     check_.reset();
-    if (question_.grpc)
-        check_ = std::make_unique<GrpcCheck>(host_of(question_.address), *question_.grpc,
-                                             question_.tls != nullptr);
+    if (question_.grpc || (question_.http2 && !question_.path.empty()))
+        check_ = std::make_unique<H2Check>(
+            host_of(question_.address),
+            H2Check::Question{.path = question_.path, .expect = question_.expect, .grpc = question_.grpc},
+            question_.tls != nullptr);
     out_ = question_.path.empty() ? ""
                                   : fmt::format(
                                         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: penstock\r\n"
@@ -123,7 +125,9 @@ void Probe::run(Time) {
 
 void Probe::time_is_up() {
     std::string after = format_duration(question_.timeout);
-    if (step_ == Step::body) return end_of_file();  // it has answered; its end is its own affair
+    // It has answered; its end is its own affair.
+    if (step_ == Step::body) return end_of_file();
+    if (check_ && check_->settle()) return checked();
     outcome_.is_slow = true;
     if (step_ == Step::connecting) return finish(false, fmt::format("connect: nothing in {}", after));
     if (step_ == Step::handshake) return finish(false, fmt::format("TLS handshake: not done in {}", after));
@@ -135,8 +139,7 @@ void Probe::connected() {
     outcome_.accepted = true;
     if (!question_.tls) return begin();
     step_ = Step::handshake;
-    tls_ =
-        TlsClient::connect(question_.tls, question_.host, nullptr, loop_.chunks(), !question_.path.empty());
+    tls_ = TlsClient::connect(question_.tls, question_.host, nullptr, loop_.chunks());
     shake_hands();
 }
 
@@ -214,7 +217,7 @@ void Probe::read_body(std::string_view bytes) {
 
 void Probe::check(std::string_view bytes) {
     check_->receive(bytes, loop_.now());
-    if (check_->is_answered()) return finish(check_->is_good(), "grpc.health.v1 " + check_->text());
+    if (check_->is_answered()) return checked();
     if (tls_ && tls_->has_input()) return loop_.turn().mark(*this);
     out_ = check_->take_output();
     if (out_.empty()) return wait_for(EV_READ);
@@ -223,14 +226,13 @@ void Probe::check(std::string_view bytes) {
 }
 
 void Probe::end_of_file() {
+    if (check_ && check_->settle()) return checked();
     if (step_ == Step::head || step_ == Step::checking)
         return finish(false, fmt::format("{}: closed without an answer", what()));
     bool is_good = question_.expect ? status_ == question_.expect : status_ >= 200 && status_ < 300;
     finish(is_good, fmt::format("{} -> {}", what(), status_));
 }
 
-std::string Probe::what() const {
-    return question_.grpc ? "grpc.health.v1 Check " + *question_.grpc : "GET " + question_.path;
-}
+std::string Probe::what() const { return check_ ? check_->what() : "GET " + question_.path; }
 
 }  // namespace penstock

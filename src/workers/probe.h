@@ -19,7 +19,7 @@
 #include "net/loop.h"
 #include "net/tls_client.h"
 #include "workers/descriptor.h"
-#include "workers/grpc_check.h"
+#include "workers/h2_check.h"
 
 namespace penstock {
 
@@ -33,6 +33,7 @@ class Probe final : Task {
         std::shared_ptr<const TlsClient> tls = {};  // null: in clear
         std::string host = {};                      // that its certificate must be for
         std::optional<std::string> grpc = {};  // instead of a path: the service, empty for the whole server
+        bool http2 = false;                    // the path is asked for over HTTP/2
     };
     struct Outcome {
         bool is_good = false;
@@ -74,6 +75,7 @@ class Probe final : Task {
     void read_body(std::string_view bytes);
     void end_of_file();
     void check(std::string_view bytes);
+    void checked() { finish(check_->is_good(), check_->text()); }
     void finish(bool is_good, std::string text);
     void let_go();
     bool only_connects() const { return question_.path.empty() && !question_.grpc; }
@@ -88,10 +90,10 @@ class Probe final : Task {
     std::unique_ptr<Tls> tls_;
     event event_{};
     Deadline deadline_{*this};
-    std::string out_;        // of the request: not sent yet
-    std::string in_;         // of the head: all that came
-    size_t body_bytes_ = 0;  // read and thrown away
-    std::unique_ptr<GrpcCheck> check_;
+    std::string out_;                 // of the request: not sent yet
+    std::string in_;                  // of the head: all that came
+    size_t body_bytes_ = 0;           // read and thrown away
+    std::unique_ptr<H2Check> check_;  // null: over HTTP/1
     H1ResponseReader head_reader_;
     H1BodyReader body_reader_;
     uint16_t status_ = 0;

@@ -25,7 +25,7 @@ Supervisor::Supervisor(Loop& loop, WorkerEvents& events, uint64_t seed)
 // Guards that still live find penstock gone, as if it had been killed.
 Supervisor::~Supervisor() { unlink(); }
 
-Result<WorkerId> Supervisor::add(const std::string& upstream, const Workers& config) {
+Result<WorkerId> Supervisor::add(const std::string& upstream, const Workers& config, Protocol protocol) {
     if (config.address == WorkerAddress::socket && directory_.path().empty()) {
         auto made = RuntimeDirectory::make(RuntimeDirectory::usual_places());
         if (!made) return tl::unexpected(made.error());
@@ -34,7 +34,7 @@ Result<WorkerId> Supervisor::add(const std::string& upstream, const Workers& con
     auto first = static_cast<WorkerId>(workers_.size());
     for (uint32_t index = 0; index < config.count; ++index) {
         auto id = static_cast<WorkerId>(workers_.size());
-        workers_.push_back(std::make_unique<Worker>(*this, id, upstream, index, config));
+        workers_.push_back(std::make_unique<Worker>(*this, id, upstream, index, config, protocol));
     }
     return first;
 }

@@ -45,7 +45,9 @@ class Supervisor final : Task {
     Supervisor& operator=(const Supervisor&) = delete;
 
     // config.count workers with ids in a row; returns the first. An error: no place for their sockets.
-    Result<WorkerId> add(const std::string& upstream, const Workers& config);
+    // `protocol`: that a path of theirs is asked for in.
+    Result<WorkerId> add(const std::string& upstream, const Workers& config,
+                         Protocol protocol = Protocol::http1);
     void start();  // all that were added
 
     Worker& worker(WorkerId id) { return *workers_[static_cast<size_t>(id)]; }

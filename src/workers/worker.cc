@@ -47,13 +47,14 @@ std::string_view to_string(WorkerExit exit) {
 }
 
 Worker::Worker(Supervisor& supervisor, WorkerId id, std::string upstream, uint32_t index,
-               const Workers& config)
+               const Workers& config, Protocol protocol)
     : supervisor_(supervisor),
       id_(id),
       upstream_(std::move(upstream)),
       index_(index),
       name_(fmt::format("{}/{}", upstream_, index)),
       config_(config),
+      protocol_(protocol),
       gpu_(gpu_of(config, index)),
       since_(supervisor.loop_.now()),
       probe_(supervisor.loop_, *this),
@@ -267,7 +268,7 @@ void Worker::look_at_process(Time now) {
 void Worker::ask() {
     asked_ = true;
     Duration at_most = state_ == WorkerState::starting ? ready_try : check_try;
-    Probe::Question question{.address = address_, .timeout = at_most};
+    Probe::Question question{.address = address_, .timeout = at_most, .http2 = protocol_ == Protocol::http2};
     if (!only_connect_) question.path = config_.ready.path;
     if (!only_connect_) question.grpc = config_.ready.grpc;
     probe_.ask(std::move(question));

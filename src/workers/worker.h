@@ -74,7 +74,8 @@ struct WorkerView {
 
 class Worker final : Task {
   public:
-    Worker(Supervisor& supervisor, WorkerId id, std::string upstream, uint32_t index, const Workers& config);
+    Worker(Supervisor& supervisor, WorkerId id, std::string upstream, uint32_t index, const Workers& config,
+           Protocol protocol);
     ~Worker();
     Worker(const Worker&) = delete;
     Worker& operator=(const Worker&) = delete;
@@ -130,6 +131,7 @@ class Worker final : Task {
     const uint32_t index_;
     const std::string name_;
     const Workers config_;
+    const Protocol protocol_;
     const std::string gpu_;
 
     WorkerState state_ = WorkerState::stopped;

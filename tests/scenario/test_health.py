@@ -7,7 +7,9 @@ import threading
 import pytest
 
 from lib.backends import FixedBackend
+from lib.certificates import Authority
 from lib.checks import assert_refused
+from lib.pairs import PairBackend
 from lib.wire import eventually
 
 fast = {"path": "/health", "interval": "20ms", "timeout": "100ms", "healthy": 2, "unhealthy": 3}
@@ -210,3 +212,66 @@ def test_a_backend_that_is_unhealthy_and_ejected_has_to_be_neither(penstock, ser
     facts = backend_of(proxy, bad.address)
     assert facts["state"] == "resting" and facts["why"] == "ejected: consecutive_5xx"
     assert facts["until_seconds"] > 3500
+
+
+# ---- backends that speak HTTP/2
+
+@pytest.fixture(params=["h2c", "h2s"])
+def over_http2(request, lab, tmp_path):
+    """over_http2(path, ...): (backend, penstock) where this path is asked for"""
+    def make(path, **more):
+        authority = Authority(str(tmp_path))
+        backend = lab.backend(PairBackend, speaks=request.param, authority=authority)
+        if request.param == "h2s":
+            more["tls"] = {"ca": authority.ca}
+        check = {**fast, "path": path, "timeout": "300ms", **more.pop("check", {})}
+        return backend, lab.penstock(servers=[backend], threads=4, protocol="http2", health_check=check, **more)
+    return make
+
+
+@pytest.mark.parametrize("path", ["/give/0", "/give/5", "/give/300000", "/hints"])
+def test_a_path_is_asked_for_over_http2(over_http2, path):
+    backend, proxy = over_http2(path)
+    eventually(lambda: checks(proxy, backend.address, "passed") >= 3, "good checks")
+    assert checks(proxy, backend.address, "failed") == 0
+    asked = backend.asked(path)[0]
+    assert asked.method == "GET" and asked.get("user-agent") == ["penstock"]
+    assert proxy.get("/give/1").status == 200
+
+
+def test_an_answer_over_http2_that_does_not_end_is_judged_by_its_head(over_http2):
+    backend, proxy = over_http2("/stall")
+    eventually(lambda: checks(proxy, backend.address, "passed") >= 2, "good checks")
+    assert checks(proxy, backend.address, "failed") == 0
+
+
+@pytest.mark.parametrize("path, why", [("/empty", "GET /empty -> 204"), ("/reset", "GET /reset -> stream reset"),
+                                       ("/silent", "GET /silent: no answer in 300ms")])
+def test_a_backend_is_unhealthy_where_its_answer_over_http2_is_not_the_expected_one(over_http2, path, why):
+    backend, proxy = over_http2(path)
+    assert wait_state(proxy, backend.address, "resting")["why"].startswith(f"unhealthy: {why}")
+    assert_refused(proxy.get("/"), 503, "no_backend")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")   # it cannot read the preface
+def test_a_path_that_is_asked_for_over_http2_of_a_server_of_http1_says_so(penstock, echo):
+    one = echo()
+    proxy = penstock(servers=[one], protocol="http2", health_check=fast)
+    assert "no HTTP/2 answer" in wait_state(proxy, one.address, "resting")["why"]
+
+
+def worker_of_http2(lab, ready):
+    script = os.path.join(os.path.dirname(os.path.abspath(__file__)), "workers", "http2.py")
+    return lab.penstock({"upstreams": {"main": {"protocol": "http2", "workers": {
+        "command": ["/usr/bin/python3", script, "${SOCKET}"], "count": 1, "ready": {"interval": "20ms", **ready}}}}})
+
+
+def test_a_worker_that_speaks_http2_is_ready_when_its_path_says_so(lab):
+    proxy = worker_of_http2(lab, {"path": "/give/2"})
+    proxy.wait_log(r"worker main/0 .*ready")
+    assert proxy.get("/give/1").status == 200
+
+
+def test_a_worker_that_speaks_http2_is_not_ready_while_its_path_says_no(lab):
+    proxy = worker_of_http2(lab, {"path": "/reset", "timeout": "2s"})
+    proxy.wait_log(r"worker main/0 .*not ready after 2s: .*GET /reset -> stream reset")

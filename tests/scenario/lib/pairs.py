@@ -308,7 +308,8 @@ class PairBackend:
 
     def _serve(self, sock):
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self.context:
                 sock = self.context.wrap_socket(sock, server_side=True)
             woken, waker = socket.socketpair()

@@ -24,6 +24,9 @@ TEST_CASE("a queue where nothing is limited is warned of") {
         "concurrency: 1, or more\n");
     CHECK(warnings_of(with_server("queue: {size: 5}, concurrency: 1")) == "");
     CHECK(warnings_of(with_server("queue: {size: 5}, circuit_breaker: {max_requests: 9}")) == "");
+    CHECK(warnings_of(with_server("circuit_breaker: {max_connections: 9}")) == "");
+    CHECK(warnings_of(with_server("protocol: http2, circuit_breaker: {max_connections: 9}"))
+              .find("circuit_breaker.max_connections: has no effect with protocol http2") != std::string::npos);
     CHECK(warnings_of(with_workers("queue: {size: 5}")) == "");
 }
 
@@ -117,10 +120,7 @@ upstreams:
     slow_start: 0
     health_check: {}
 devices: [{gpu: all}]
-)") == "p.yaml:11:5: upstreams.a.health_check.path: asking a path over HTTP/2 is not supported by "
-       "this "
-       "version; write tcp: true instead\n"
-       "p.yaml:12:1: devices: slots of devices are not supported by this version; leave it out\n");
+)") == "p.yaml:12:1: devices: slots of devices are not supported by this version; leave it out\n");
 }
 
 TEST_CASE("a worker that waits for a slow client must not be taken for hung") {
