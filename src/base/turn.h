@@ -78,6 +78,7 @@ class Turn {
     void reap();
 
     Time now() const { return now_; }
+    uint32_t number() const { return number_; }  // of this turn; it wraps
     // When the next turn must come: at once while anything is marked, else with the next deadline.
     Time next() const { return marked_.empty() && outputs_.empty() ? deadlines_.next() : Time::min(); }
 
@@ -87,6 +88,7 @@ class Turn {
     List<Mortal, GraveTag> graveyard_;
     Deadlines deadlines_;
     Time now_;
+    uint32_t number_ = 0;
 };
 
 }  // namespace penstock

@@ -1,6 +1,7 @@
 #include "http/body.h"
 
 #include <cassert>
+#include <cstring>
 
 namespace penstock {
 
@@ -110,6 +111,16 @@ void Body::sent(size_t bytes) {
             at_offset_ = 0;
         }
     }
+}
+
+bool Body::copy_start(std::span<char> to) const {
+    if (bytes_.size() < total_) return false;
+    for (size_t at = 0; at < bytes_.pieces() && !to.empty(); ++at) {
+        std::string_view run = bytes_.piece(at).view().substr(0, to.size());
+        std::memcpy(to.data(), run.data(), run.size());
+        to = to.subspan(run.size());
+    }
+    return to.empty();
 }
 
 bool Body::wants_more() const { return discards_ || bytes_.charge() * 2 <= budget_ || unsent_ == 0; }

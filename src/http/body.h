@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -47,6 +48,8 @@ class Body {
     bool wants_more() const;  // below half: a paused filler should be woken
 
     // --- the exchange
+    // Its first bytes, sent or not. False: they have not come, or are not kept any more.
+    [[nodiscard]] bool copy_start(std::span<char> to) const;
     bool replayable() const { return keep_; }  // nothing of it has been let go
     void rewind();                             // send it again from its start: only while replayable
     void stop_keeping();

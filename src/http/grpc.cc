@@ -36,6 +36,12 @@ bool is_grpc(const Head& head) {
     return value.empty() || value[0] == '+' || value[0] == ';' || value[0] == ' ';
 }
 
+uint64_t grpc_message_bytes(std::span<const char, grpc_prefix_bytes> prefix) {
+    uint64_t size = 0;
+    for (char c : prefix.subspan<1>()) size = size << 8 | static_cast<uint8_t>(c);
+    return grpc_prefix_bytes + size;
+}
+
 std::optional<Duration> grpc_timeout(const Head& request) {
     const Field* field = request.find(FieldId::grpc_timeout);
     if (!field) return std::nullopt;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string_view>
 
 #include "base/time.h"
@@ -37,6 +38,10 @@ std::string_view grpc_status_name(GrpcStatus status);  // "RESOURCE_EXHAUSTED"
 
 // By its content-type: application/grpc, alone or with a +format. (application/grpc-web is not.)
 bool is_grpc(const Head& head);
+
+// A message is a flag, its size, and so many bytes. What its first ones say it takes in all.
+constexpr size_t grpc_prefix_bytes = 5;
+uint64_t grpc_message_bytes(std::span<const char, grpc_prefix_bytes> prefix);
 
 // How long the client waits; nothing where it does not say, or says what nobody understands. A time longer
 // than a Duration can hold saturates.

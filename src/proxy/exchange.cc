@@ -66,6 +66,7 @@ void Exchange::run(Time now) {
     if (step_deadline_.expired() || absolute_.expired()) on_deadline(now);
     if (step_ == Step::ended) return;
     if (step_ == Step::arrived) return watch(now);  // held back
+    if (is_grpc_) streams_ = may_stream();
     if (step_ == Step::collecting) collect(now);
     if (step_ == Step::queued && woken_) look_again(now);
     if (step_ == Step::connecting) connect(now);
@@ -180,7 +181,8 @@ bool Exchange::passes_limits(Time now) {
 
 void Exchange::collect(Time now) {
     if (request.failed()) return answer(request.failure(), now);
-    bool ready = !collected_ || request.is_complete() || request.framing.upgrade || !request.body.has_room();
+    bool ready = !collected_ || request.is_complete() || request.framing.upgrade ||
+                 !request.body.has_room() || streams_;
     if (ready) ask(now);
 }
 

@@ -56,6 +56,7 @@ enum class Waiting : uint8_t {
     backend_drain,
     client_drain,
     tunnel,
+    either_message,  // of a gRPC call that may be a stream: only its two ends know whose turn it is
     backoff
 };
 std::string_view to_string(Waiting);
@@ -118,6 +119,9 @@ class Exchange final : public Task, public Mortal {
     bool drops_answer(Time now);
     void try_timed_out(Time now);
     Time try_ends() const;
+    bool may_stream();
+    Duration most_stall() const;
+    bool waits_for_client() const;
     void drop_try(Cause cause, Time now);
     bool start_over();
     void try_again(bool backs_off, BackendSide::Remains* remains, Time now);
@@ -166,8 +170,10 @@ class Exchange final : public Task, public Mortal {
     Duration queued_ = RequestEnd::not_measured;
     Duration stalled_{};  // time that a lease has waited for its client alone
     Time waiting_since_{};
+    uint32_t waiting_since_turn_ = 0;
     Time moved_at_{};
     uint64_t moved_ = 0;
+    uint64_t offered_ = 0;  // of the response to its client, at the last look
     Waiting waiting_ = Waiting::nothing;
     Step step_ = Step::arrived;
     Cause tried_ = Cause::none;  // why the last try failed
@@ -188,8 +194,9 @@ class Exchange final : public Task, public Mortal {
     FieldLine* time_left_ = nullptr;  // grpc-timeout, of request_edit_
     bool has_request_edit_ = false;
     bool is_grpc_ = false;
+    bool streams_ = false;  // a gRPC call whose first message has come, and the end of its request has not
 
-    alignas(8) char inline_[600];  // with it an exchange is just under 2 KiB
+    alignas(8) char inline_[584];  // with it an exchange is just under 2 KiB
     Arena arena_;
 };
 

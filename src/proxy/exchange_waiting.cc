@@ -18,6 +18,7 @@ std::string_view to_string(Waiting waiting) {
         case Waiting::backend_drain: return "backend_drain";
         case Waiting::client_drain: return "client_drain";
         case Waiting::tunnel: return "tunnel";
+        case Waiting::either_message: return "either_message";
         case Waiting::backoff: return "backoff";
     }
     return "";
@@ -40,6 +41,7 @@ Waiting Exchange::waiting() const {
     if (response.is_complete() || !backend_) return Waiting::client_drain;
     if (!backend_->connected) return Waiting::connect;
     if (response.body.unsent() > 0 && response.sent() != Progress::nothing) return Waiting::client_drain;
+    if (streams_ && request.body.unsent() == 0) return Waiting::either_message;
     if (!request.is_sent() && !response.has_head() && !request.framing.upgrade)
         return request.body.unsent() > 0 || request.sent() == Progress::nothing ? Waiting::backend_drain
                                                                                 : Waiting::client_bytes;
@@ -52,6 +54,7 @@ Duration Exchange::timeout_of(Waiting what) const {
         case Waiting::client_bytes: return limits.client_body_timeout;
         case Waiting::client_drain: return limits.client_write_timeout;
         case Waiting::connect: return route_->timeouts.connect;
+        case Waiting::either_message:
         case Waiting::backend_bytes:
             return response.has_head() ? route_->timeouts.idle : route_->timeouts.first_byte;
         case Waiting::backend_drain:
@@ -64,15 +67,35 @@ Duration Exchange::timeout_of(Waiting what) const {
     return Duration::zero();
 }
 
+// A call that sends its messages one by one gets its slot with the first: the next may be an answer to what
+// its backend says to that.
+bool Exchange::may_stream() {
+    if (request.is_complete()) return false;
+    std::array<char, grpc_prefix_bytes> prefix;
+    if (streams_ || !request.body.copy_start(prefix)) return streams_;
+    return request.body.total() >= grpc_message_bytes(prefix);
+}
+
+// Time in which a slot waits for its client is bounded. Where there are no slots nobody loses by it.
+Duration Exchange::most_stall() const {
+    return upstream_->is_limited() ? route_->timeouts.client_stall : Duration::zero();
+}
+
+bool Exchange::waits_for_client() const {
+    return waiting_ == Waiting::client_bytes || waiting_ == Waiting::client_drain;
+}
+
 // The whole took too long: the fault of who had it for longer, the backend or the queue before it.
 bool Exchange::is_backends_fault(Cause cause, Time now) const {
+    const bool has_turns = waiting_ == Waiting::either_message || waiting_ == Waiting::tunnel;
+    if (has_turns && (cause == Cause::idle_timeout || cause == Cause::request_timeout)) return false;
     if (cause == Cause::request_timeout) return now - granted_ > granted_ - began_;
     return cause >= Cause::connect_failure;
 }
 
 // per_try_timeout: from the grant to the first byte, but for the time in which it waited for its client.
 Time Exchange::try_ends() const {
-    if (!backend_ || response.has_head()) return never;
+    if (!backend_ || response.has_head() || streams_) return never;
     return deadline_after(granted_ + stalled_, upstream_->settings.retry.per_try_timeout);
 }
 
@@ -82,10 +105,14 @@ void Exchange::watch(Time now) {
     uint64_t moved = request.body.total() + response.body.total() + request.body.unsent() +
                      response.body.unsent() + (static_cast<uint64_t>(request.sent()) << 56) +
                      (static_cast<uint64_t>(response.sent()) << 60);
-    if (what != waiting_) {
-        bool stalled = backend_ && (waiting_ == Waiting::client_bytes || waiting_ == Waiting::client_drain);
-        if (stalled) stalled_ += now - waiting_since_;
+    const bool all_taken = response.body.total() - response.body.unsent() >= offered_;
+    offered_ = response.body.total();
+    if (what != waiting_ || (what == Waiting::client_drain && all_taken && moved != moved_)) {
+        // What was taken at the end of the same turn has stalled nobody.
+        const bool at_once = loop_.turn().number() - waiting_since_turn_ <= 1;
+        if (backend_ && waits_for_client() && !at_once) stalled_ += now - waiting_since_;
         waiting_since_ = moved_at_ = now;
+        waiting_since_turn_ = loop_.turn().number();
     } else if (moved != moved_) {
         moved_at_ = now;
     }
@@ -96,10 +123,8 @@ void Exchange::watch(Time now) {
     // First byte counts from the grant, the others from the last thing that moved.
     Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
     Time at = deadline_after(since, timeout_of(what));
-    if (backend_ && (what == Waiting::client_bytes || what == Waiting::client_drain) &&
-        route_->timeouts.client_stall > Duration::zero())
-        at = std::min(at,
-                      waiting_since_ + std::max(Duration::zero(), route_->timeouts.client_stall - stalled_));
+    if (backend_ && waits_for_client() && most_stall() > Duration::zero())
+        at = std::min(at, waiting_since_ + std::max(Duration::zero(), most_stall() - stalled_));
     if (what != Waiting::client_bytes) at = std::min(at, try_ends());
     loop_.turn().arm(step_deadline_, at);
 }
@@ -125,9 +150,8 @@ void Exchange::on_deadline(Time now) {
     if (what == Waiting::backoff) return after_pause(now);
     if (what != waiting_) return;  // something moved in this very turn
     if (what != Waiting::client_bytes && try_ends() <= now) return try_timed_out(now);
-    bool for_client = what == Waiting::client_bytes || what == Waiting::client_drain;
-    bool stalled = backend_ && for_client && route_->timeouts.client_stall > Duration::zero() &&
-                   stalled_ + (now - waiting_since_) >= route_->timeouts.client_stall;
+    bool stalled = backend_ && waits_for_client() && most_stall() > Duration::zero() &&
+                   stalled_ + (now - waiting_since_) >= most_stall();
     if (what == Waiting::client_drain && !stalled) moved_at_ = std::max(moved_at_, client_->last_sent());
     Time since = what == Waiting::backend_bytes && !response.has_head() ? granted_ : moved_at_;
     if (!stalled && deadline_after(since, timeout_of(what)) > now)

@@ -54,6 +54,21 @@ def test_a_client_that_stops_sending_once_it_was_admitted_is_told_408_and_the_ba
     assert client.read_response().status == 200
 
 
+def test_where_slots_are_not_limited_no_time_in_all_is_set_to_a_client_that_is_slow(penstock, scripted):
+    backend = scripted()
+    proxy = penstock(servers=[backend], timeouts={"client_stall": "1ms"})
+    client = proxy.connect()
+    client.send(f"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {1000}\r\n\r\n")
+    at_work = backend.next_request()
+    for number in range(1000):         # one byte, when the last one has gone all the way
+        client.send(b"x")
+        assert at_work.read_exactly(1) == b"x"
+    sender = in_background(lambda: at_work.respond(b"x" * large))
+    answer = client.read_response()
+    assert len(answer.body) == large and not answer.cut
+    sender.join()
+
+
 def test_a_slow_uploader_before_admission_is_cut_by_the_body_timeout_and_has_cost_nothing(one_slot):
     proxy, backend = one_slot(limits={"client_body_timeout": "100ms"})
     slow = proxy.connect()

@@ -97,14 +97,42 @@ def test_a_server_stream_passes(world):
     assert [int(message) for message in caller.count(b"5000")] == list(range(5000))
 
 
-def test_a_client_stream_passes(world):
-    caller, _, _ = world.start()
+# With slots, too; and where these would wait for their clients no longer than this.
+slots = pytest.mark.parametrize("upstream", [{}, {"concurrency": 1, "timeouts": {"client_stall": "1ms"}}],
+                                ids=["unlimited", "slots"])
+
+
+@slots
+def test_a_client_stream_passes(world, upstream):
+    caller, echo, proxy = world.start(upstream)
     parts = [b"%d;" % number * 1000 for number in range(100)]
-    assert caller.join(iter(parts)) == b"".join(parts)
+
+    def say():
+        yield parts[0]
+        eventually(echo.joins.is_set)       # it is at work before there is a second message
+        yield from parts[1:]
+    assert caller.join(say()) == b"".join(parts)
 
 
-def test_a_conversation_passes_word_by_word(world):
-    caller, _, _ = world.start()
+def test_a_stream_between_two_messages_ends_by_the_idle_timeout_and_blames_nobody(world):
+    caller, echo, proxy = world.start({"concurrency": 1, "timeouts": {"first_byte": "300ms"}, "on_abandon": "close",
+                                       "outlier_detection": {"consecutive_local_errors": 1, "min_healthy": 0}})
+    forever = threading.Event()
+
+    def say():
+        yield b"hello"
+        forever.wait()
+    with pytest.raises(grpc.RpcError) as error:
+        caller.join(say())
+    forever.set()
+    assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert proxy.status()["upstreams"]["main"]["backends"][0]["state"] == "ready"
+    assert caller.unary("Unary")(b"hello") == b"hello"
+
+
+@slots
+def test_a_conversation_passes_word_by_word(world, upstream):
+    caller, _, _ = world.start(upstream)
     may_go_on = threading.Semaphore(1)
 
     def say():

@@ -158,6 +158,19 @@ def test_a_hundred_streams_run_at_once_and_each_gets_its_own_bytes(talk, gives_b
         assert stream.complete and hashlib.sha256(stream.body).digest() == hashlib.sha256(body).digest()
 
 
+def test_a_client_that_takes_every_word_at_once_stalls_no_slot(talk, scripted):
+    backend = scripted()
+    table = talk([backend], concurrency=1, timeouts={"client_stall": "1ms"}, threads=1)
+    stream = table.client(window=1 << 20).start("GET", "/words")
+    at_work = backend.next_request().send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for number in range(5000):
+        at_work.chunk(b"word")
+        stream.client.pump(lambda: len(stream.body) == 4 * (number + 1), "the next word")
+    at_work.last_chunk()
+    stream.wait_end()
+    assert stream.complete
+
+
 def test_a_stream_that_is_not_read_stops_neither_the_others_nor_grows_memory(talk, scripted):
     backend = scripted()
     table = talk([backend], buffer={"response": "64KiB"})

@@ -70,6 +70,7 @@ void Audit::check_exchange(Client& client, SimLoop& loop) {
             timeout = exchange.response.has_head() ? timeouts->idle : timeouts->first_byte;
             break;
         case Waiting::backoff: timeout = 1s; break;  // at most max_backoff, and then until a fate is known
+        case Waiting::either_message:
         case Waiting::backend_drain:
         case Waiting::tunnel: timeout = timeouts->idle; break;
     }

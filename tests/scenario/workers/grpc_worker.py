@@ -18,6 +18,7 @@ class Echo(grpc.GenericRpcHandler):
         self.release = threading.Event()
         self.serving = threading.Event()
         self.began = threading.Event()
+        self.joins = threading.Event()
         self.cancelled = threading.Event()
         self.metadata = []
         self.checks = 0
@@ -53,7 +54,9 @@ class Echo(grpc.GenericRpcHandler):
             yield b"%d" % number
 
     def join(self, requests, call):
-        return b"".join(requests)
+        first = next(requests)
+        self.joins.set()
+        return first + b"".join(requests)
 
     def chat(self, requests, call):
         for request in requests:

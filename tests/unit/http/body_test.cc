@@ -97,6 +97,24 @@ TEST_CASE("a body that keeps what was sent can be sent again from its start") {
     CHECK(drain(body) == first);
 }
 
+TEST_CASE("the start of a body can be read while all of it is there, in however many runs it came") {
+    World world;
+    Body body(world.pool, world.account);
+    REQUIRE(body.open(1 << 20, Body::unknown_length, true));
+    char start[5];
+    CHECK_FALSE(body.copy_start(start));
+    body.copy("ab");
+    CHECK_FALSE(body.copy_start(start));
+    auto [chunk, run] = world.run(9000, 'c');
+    body.append(chunk, run);
+    REQUIRE(body.copy_start(start));
+    CHECK(std::string_view(start, 5) == "abccc");
+    drain(body);
+    CHECK(body.copy_start(start));  // it is kept
+    body.stop_keeping();
+    CHECK_FALSE(body.copy_start(start));
+}
+
 TEST_CASE("what was kept goes first when room is needed, and then it cannot be sent again") {
     World world;
     Body body(world.pool, world.account);

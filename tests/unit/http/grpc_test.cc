@@ -29,6 +29,16 @@ std::string message_of(std::string_view text) {
 
 }  // namespace
 
+TEST_CASE("a message is five bytes longer than its prefix says") {
+    const auto bytes = [](std::string_view prefix) {
+        return grpc_message_bytes(std::span<const char, grpc_prefix_bytes>(prefix.data(), grpc_prefix_bytes));
+    };
+    using namespace std::string_view_literals;
+    CHECK(bytes("\0\0\0\0\0"sv) == 5);
+    CHECK(bytes("\1\0\0\1\2"sv) == 5 + 258);
+    CHECK(bytes("\0\xff\xff\xff\xff"sv) == 5 + 0xffffffffULL);
+}
+
 TEST_CASE("a request is gRPC by its content-type, and grpc-web is not") {
     CHECK(is_grpc_with("application/grpc"));
     CHECK(is_grpc_with("application/grpc+proto"));
