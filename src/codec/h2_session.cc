@@ -254,7 +254,9 @@ bool H2Session::send() {
 
 bool H2Session::wants_send() const { return !broken_ && nghttp2_session_want_write(session_) != 0; }
 
-bool H2Session::is_over() const { return !wants_send() && nghttp2_session_want_read(session_) == 0; }
+bool H2Session::wants_input() const { return nghttp2_session_want_read(session_) != 0; }
+
+bool H2Session::is_over() const { return !wants_send() && !wants_input(); }
 
 bool H2Session::can_open() const {
     return !failed_ && nghttp2_session_check_request_allowed(session_) && open_streams_ < most_streams();

@@ -101,7 +101,8 @@ class H2Session {
     // --- flush. Frames go to the user while it has room. False: the connection is broken.
     bool send();
     bool wants_send() const;
-    bool is_over() const;  // nothing will come any more and nothing is left to send
+    bool wants_input() const;  // false: goodbye was said, and nothing is open; what comes is passed over
+    bool is_over() const;      // and nothing is left to send
     bool is_reading_head() const { return reading_head_; }  // it has begun, and is not complete
     bool failed() const { return failed_; }
     H2Flood flood() const { return flood_; }  // what it was cut off for
