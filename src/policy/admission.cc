@@ -225,6 +225,11 @@ Ticket::Place Park::place(const Ticket& ticket) {
     return ticket.place_;
 }
 
+bool Park::is_patient(const Ticket& ticket) {
+    const std::lock_guard lock(mutex_);
+    return ticket.place_ == Ticket::Place::waiting && ticket.is_patient();
+}
+
 bool Park::check(std::string* why) {
     const std::lock_guard lock(mutex_);
     return state_->check(nullptr, nullptr, why);

@@ -184,7 +184,9 @@ class Park {
     bool check(std::string* why = nullptr);
     bool check(std::span<const Lease* const> leases, std::span<const Ticket* const> waiting,
                std::string* why);
-    Ticket::Place place(const Ticket&);  // for checks; its owner asks with collect()
+    // For checks; its owner asks with collect().
+    Ticket::Place place(const Ticket&);
+    bool is_patient(const Ticket&);  // it waits for its home alone
 
   private:
     friend class Lease;

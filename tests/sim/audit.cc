@@ -112,19 +112,98 @@ void Audit::check_order() {
             if (seen.arrival == 0 && (holds || step == Step::queued)) seen.arrival = ++arrivals_;
             const Asker asker{exchange->ticket().upstream, seen.arrival};
             const bool came_by = holds && seen.place != Place::granted && seen.step < Step::connecting;
+            const bool patient = world_.park().is_patient(exchange->ticket());
             if (came_by || (place == Place::granted && seen.place != Place::granted))
                 granted_.push_back(asker);
             else if (place == Place::waiting && seen.place == Place::waiting &&
-                     exchange->ticket().excluded.empty())
+                     exchange->ticket().excluded.empty() && !patient && !seen.patient)
                 passed_over_.push_back(asker);
+            if (holds && seen.step < Step::connecting) check_home(*client, came_by);
+            note_home(*client, place);
+            if (step == Step::queued && seen.step != Step::queued) seen.queued = world_.now();
             seen.step = step;
             seen.place = place;
+            seen.patient = patient;
+            if (patient) check_patience(*client);
         }
     for (const Asker& lucky : granted_)
         for (const Asker& other : passed_over_)
             if (lucky.upstream == other.upstream && lucky.arrival > other.arrival)
                 world_.fail("arrival {} overtakes arrival {} in pool {}", lucky.arrival, other.arrival,
                             static_cast<int>(lucky.upstream));
+}
+
+// --- homes
+
+// It may wait for its home alone, but not longer than its pool says. From then on it is as anybody else.
+void Audit::check_patience(Client& client) {
+    const Exchange& exchange = *client.exchange();
+    const Ticket& ticket = exchange.ticket();
+    const Duration patience = client.exchange()->upstream()->settings.balance.patience;
+    if (ticket.key == 0 || patience == Duration{} || !ticket.excluded.empty())
+        world_.fail("request {} waits for a home, and has none to wait for", client.number());
+    if (exchange.Link<MarkTag>::is_linked()) return;
+    if (exchange.deadline().at() > client.seen.queued + patience)
+        world_.fail("request {} waits for its home longer than it may", client.number());
+}
+
+// Granted its home, it keeps it while that is in service; else it may have been granted another since.
+void Audit::note_home(Client& client, Place now) {
+    Client::Seen& seen = client.seen;
+    const bool comes_home = seen.patient && now == Place::granted;
+    const bool has_home = seen.home.upstream != UpstreamId::none && now == Place::granted;
+    if (!comes_home && !has_home) return void(seen.home = {});
+    const BackendView* home = home_of(client.exchange()->ticket());
+    seen.home = home && (comes_home || home->id == seen.home) ? home->id : BackendId{};
+}
+
+// Whoever was placed at once went home if there was room; whoever waited for his home has got it.
+void Audit::check_home(const Client& client, bool at_once) {
+    const Ticket& ticket = client.exchange()->ticket();
+    const Lease& lease = client.exchange()->lease();
+    const UpstreamRules& rules = world_.plan().pools[static_cast<size_t>(ticket.upstream)].rules;
+    if (ticket.key == 0 || rules.affinity == Affinity::none) return;
+    const BackendId on = lease ? lease.backend() : client.seen.on;
+    const BackendView* home = home_of(ticket);
+    if (!home) return world_.tally().count("homes that are not there");
+    const bool waited = home->id == client.seen.home;
+    if (home->id == on) return world_.tally().count(waited ? "homes waited for" : "at home");
+    world_.tally().count("away from home");
+    // One that its key likes better, and that comes back from a rest: the request is its probing one.
+    const BackendView* taker = world_.fleet().view_of(world_.number_of(on), view_);
+    if (!taker || taker->state != BackendState::ready) return;
+    if (waited) world_.fail("request {} waited for its home, and got another", client.number());
+    const bool is_bounded = rules.affinity == Affinity::by_hash && rules.balance_factor > 0;
+    if (at_once && ticket.excluded.empty() && home->unfit == Unfit::fit && !is_bounded)
+        world_.fail("request {} is away from its home, which has room", client.number());
+}
+
+// As the park should see it: of those in service the one whose name it is, or that its key likes best.
+const BackendView* Audit::home_of(const Ticket& ticket) {
+    const auto pool = static_cast<size_t>(ticket.upstream);
+    const Affinity affinity = world_.plan().pools[pool].rules.affinity;
+    if (ticket.key == 0 || affinity == Affinity::none) return nullptr;
+    world_.park().describe(view_, world_.now());
+    const auto& backends = view_.upstreams[pool].backends;
+    auto process_of = [&](const BackendView& b) -> const Process& {
+        return world_.processes()[world_.number_of(b.id)];
+    };
+    auto serves = [&](const BackendView& b) {
+        return b.state == BackendState::ready && !b.restarting &&
+               !world_.fleet().is_removed(world_.number_of(b.id));
+    };
+    const bool primary = std::ranges::any_of(
+        backends, [&](const BackendView& b) { return serves(b) && !process_of(b).rules().backup; });
+    candidates_.clear();
+    for (const BackendView& b : backends) {
+        const BackendRules& own = process_of(b).rules();
+        const bool eligible = serves(b) && !(own.backup && primary) &&
+                              (affinity == Affinity::by_hash || own.identity == ticket.key);
+        candidates_.push_back({.weight = own.weight, .eligible = eligible, .identity = own.identity});
+    }
+    const int found =
+        affinity == Affinity::by_hash ? by_hash(candidates_, ticket.key) : first_eligible(candidates_);
+    return found == no_candidate ? nullptr : &backends[static_cast<size_t>(found)];
 }
 
 void Audit::check_memory() {

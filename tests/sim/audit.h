@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "policy/admission.h"
+#include "policy/balancer.h"
 #include "proxy/exchange.h"
 
 namespace penstock::sim {
@@ -27,6 +28,10 @@ class Audit {
     void walk();
     void check_park();
     void check_order();
+    void check_patience(Client& client);
+    void note_home(Client& client, Ticket::Place now);
+    void check_home(const Client& client, bool at_once);
+    const BackendView* home_of(const Ticket& ticket);
     void check_exchange(Client& client, SimLoop& loop);
     void check_time(Client& client, Time now);
     void check_memory();
@@ -43,6 +48,7 @@ class Audit {
     };
     std::vector<Asker> granted_, passed_over_;
     std::vector<uint32_t> connections_, idle_;  // by process
+    std::vector<Candidate> candidates_;
     uint64_t arrivals_ = 0;
     uint64_t steps_ = 0;
     std::string why_;

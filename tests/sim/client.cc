@@ -30,7 +30,7 @@ void Client::begin() {
     Chance& chance = world_.chance();
     const Plan& plan = world_.plan();
     --requests_left_;
-    const size_t pool = plan.choose_pool(chance);
+    const size_t pool = pool_ = plan.choose_pool(chance);
     number_ = world_.new_request();
     since_ = world_.now();
     seen = {};
@@ -53,6 +53,12 @@ void Client::begin() {
     if (kind == Kind::post || kind == Kind::put)
         out = chunked ? fmt::format_to(out, "transfer-encoding: chunked\r\n")
                       : fmt::format_to(out, "content-length: {}\r\n", body_);
+    const Balance& balance = plan.pools[pool].settings.balance;
+    if (balance.hash && !chance.one_in(8))
+        out = fmt::format_to(out, "x-key: {}\r\n", chance.below(1 + chance.below(12)));
+    if (balance.sticky)
+        if (const std::string_view cookie = world_.known_cookie(pool); !cookie.empty())
+            out = fmt::format_to(out, "cookie: {}\r\n", cookie);
     const bool expects = body_ > 0 && chance.one_in(6);
     if (expects) out = fmt::format_to(out, "expect: 100-continue\r\n");
     out = fmt::format_to(out, "\r\n");
@@ -195,11 +201,13 @@ void Client::write_head(Time now) {
         blocked_ = true;
         return;
     }
-    exchange_->response_edit(now);
+    const HeadEdit edit = exchange_->response_edit(now);
     response.send_to(Progress::head);
     world_.facts(number_).passed_on = true;
     is_workers_ = response.head.value_of("x-penstock-reason").empty();
     if (!is_workers_) world_.expect_retry_after(response.head.value_of(FieldId::retry_after));
+    for (const FieldLine& line : edit.add)
+        if (line.name == "set-cookie") world_.take_cookie(pool_, number_, line.value);
     if (response.tunnel) {
         request.tunnel = true;
         paused_ = false;

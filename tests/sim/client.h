@@ -31,6 +31,10 @@ class Client final : public Task, public Mortal, public ClientSide {
         Time began = never;
         uint64_t arrival = 0;  // in the order of arrival in the park; 0: has not been there
         bool leased = false;   // it has a lease that it does not use yet
+        bool patient = false;  // it waits for its home alone
+        Time queued = never;   // since then
+        BackendId on;          // where its latest lease is used
+        BackendId home;        // that it was granted while it waited for it; of no upstream: none
     };
     Seen seen;
     size_t index = 0;  // in its loop's list
@@ -66,6 +70,7 @@ class Client final : public Task, public Mortal, public ClientSide {
     Exchange* exchange_ = nullptr;
     uint32_t requests_left_;
     uint32_t number_ = 0;
+    size_t pool_ = 0;  // of its request
     Time since_{};
     Time last_sent_{};
     bool left_ = false;

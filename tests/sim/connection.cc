@@ -65,7 +65,9 @@ void Connection::bind(Exchange& exchange, Lease&& lease) {
     response_complete_ = request_complete_ = broken_ = paused_ = false;
     read_ = interims_read_ = 0;
     outcome_ = Outcome::answered;
-    if (!loop_.client_of(exchange).seen.leased) world_.fleet().expect_in_service(backend_);
+    Client::Seen& seen = loop_.client_of(exchange).seen;
+    if (!seen.leased) world_.fleet().expect_in_service(backend_);
+    seen.on = backend_;
     asked_ = {exchange.request.head.method, exchange.request.framing.upgrade};
     wire_->written = wire_->seen = {};
     wire_->made = wire_->arrived = {};
@@ -141,6 +143,7 @@ bool Connection::read_head() {
     if (!exchange_) return true;
     Message& response = exchange_->response;
     if (response.has_head() || response.failed()) world_.fail("a head came for a response that has one");
+    world_.facts(wire_->request).answered_by = process_;
     response.framing = framing_;
     response.head = copy_head(parsed.head, exchange_->arena());
     response.tunnel = framing_.tunnel;

@@ -19,6 +19,7 @@ struct Facts {
     uint8_t begun = 0;
     uint8_t ran = 0;  // processes that saw it
     uint8_t ends = 0;
+    size_t answered_by = 0;  // the process whose head came last
 };
 
 // Bodies have a content that tells whose they are and where: byte i of number n is pattern_of(n)[i % 251],

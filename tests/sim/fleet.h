@@ -41,6 +41,7 @@ class Fleet {
     uint32_t generation_of(size_t process) const {
         return places_[process].is_over ? 0 : places_[process].generation;
     }
+    bool is_removed(size_t process) const { return places_[process].removed_at != never; }
     bool is_quiet() const { return held_.empty() && inbox_.empty(); }
     void collect(std::vector<const Lease*>& leases) const;
 

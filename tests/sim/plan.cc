@@ -81,6 +81,21 @@ std::optional<OutlierRules> outliers_for(Chance& chance, Duration work) {
     return out;
 }
 
+// Half of the pools tie requests to backends. (What a request without a home gets is drawn elsewhere.)
+Balance balance_for(Chance& chance, Duration work) {
+    Balance out;
+    if (chance.one_in(2)) return out;
+    if (chance.one_in(2)) {
+        out.hash = one_of(chance, {HashKey::header, HashKey::header, HashKey::path});
+        out.hash_name = "x-key";
+        out.factor = one_of(chance, {0U, 110U, 150U});
+    } else {
+        out.sticky = Sticky{.cookie = "home"};
+    }
+    if (!chance.one_in(3)) out.patience = work * static_cast<int64_t>(chance.between(1, 20));
+    return out;
+}
+
 PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     PoolPlan out;
     out.spawned = !chance.one_in(3);
@@ -113,6 +128,8 @@ PoolPlan pool_plan(Chance& chance, unsigned number, bool has_device) {
     if (chance.one_in(8)) to.circuit_breaker.max_connections = static_cast<uint32_t>(chance.between(1, 8));
     if (chance.one_in(8)) to.circuit_breaker.max_requests = static_cast<uint32_t>(chance.between(1, 8));
     if (chance.one_in(5)) to.circuit_breaker.max_requests_per_connection = 3;
+
+    to.balance = balance_for(chance, out.work);
 
     const bool is_fleet = chance.one_in(6);
     uint32_t slots = is_fleet ? one_of(chance, {1U, 1U, 2U, 4U}) : one_of(chance, {1U, 1U, 2U, 4U, 16U, 64U});

@@ -102,7 +102,7 @@ void SimLoop::trim() {
     }
 }
 
-const Client& SimLoop::client_of(const Exchange& exchange) const {
+Client& SimLoop::client_of(const Exchange& exchange) const {
     return **std::ranges::find_if(clients_, [&](const Client* c) { return c->exchange() == &exchange; });
 }
 

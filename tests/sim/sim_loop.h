@@ -38,7 +38,7 @@ class SimLoop final : public Connector {
     // --- what lives on it
     const std::vector<Client*>& clients() const { return clients_; }
     const std::vector<Connection*>& connections() const { return connections_; }
-    const Client& client_of(const Exchange& exchange) const;
+    Client& client_of(const Exchange& exchange) const;
     bool is_empty() const { return clients_.empty() && connections_.empty(); }
     void free(Client* client);
     void free(Connection* connection);

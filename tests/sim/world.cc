@@ -7,12 +7,15 @@
 #include <cstring>
 #include <span>
 
+#include "proxy/affinity.h"
+
 namespace penstock::sim {
 
 namespace {
 
 // Far from zero, which stands for "not yet" in some places, and not at a full millisecond.
 constexpr Time first_moment = Time(1000s + 123456ns);
+constexpr size_t most_cookies = 8;
 
 }  // namespace
 
@@ -49,6 +52,7 @@ void World::build() {
             pool.backends.size(), pool.spawned ? "workers" : "servers", s.concurrency, s.queue.size,
             seconds(s.queue.timeout), s.circuit_breaker.max_connections, s.circuit_breaker.max_requests);
         numbers_.emplace_back();
+        cookies_.emplace_back();
         for (const BackendRules& rules : pool.backends) add_backend(id, rules, wakes);
     }
     std::vector<LiveUpstream*> upstreams;
@@ -64,13 +68,16 @@ void World::build() {
 void World::add_backend(UpstreamId id, const BackendRules& rules, Wakes& wakes) {
     const auto at = static_cast<size_t>(id);
     const PoolPlan& pool = plan_.pools[at];
-    const BackendId backend = park_.add_backend(id, rules, now_, wakes);
     const auto number = static_cast<uint32_t>(processes_.size());
+    const std::string name = fmt::format("{}/{}", pool.settings.name, number);
+    BackendRules own = rules;
+    own.identity = backend_identity(pool.settings.balance, name);
+    const BackendId backend = park_.add_backend(id, own, now_, wakes);
     numbers_[at].resize(std::max<size_t>(numbers_[at].size(), backend.index + 1U));
     numbers_[at][backend.index] = number;
-    Backend& added = upstreams_[at]->add_backend(fmt::format("{}/{}", pool.settings.name, number), backend);
+    Backend& added = upstreams_[at]->add_backend(name, backend);
     added.requests_per_connection = pool.settings.circuit_breaker.max_requests_per_connection;
-    fleet_.add(processes_.emplace_back(*this, pool, backend, rules, number), added);
+    fleet_.add(processes_.emplace_back(*this, pool, backend, own, number), added);
 }
 
 void World::add_backend(UpstreamId pool) {
@@ -274,6 +281,26 @@ void World::expect_retry_after(std::string_view text) {
     unsigned value = 0;
     std::from_chars(text.data(), text.data() + text.size(), value);
     if (value < 1 || value > 3600 * 6 / 5) fail("retry-after: {}", text);
+}
+
+void World::take_cookie(size_t pool, uint32_t request, std::string_view text) {
+    const Balance& balance = plan_.pools[pool].settings.balance;
+    const std::string_view value = text.substr(0, text.find(';'));
+    const size_t process = facts(request).answered_by;
+    const uint64_t identity = processes_[process].rules().identity;
+    if (!balance.sticky || value != fmt::format("{}={:016x}", balance.sticky->cookie, identity))
+        fail("request {} was answered by process {}, and set-cookie says {}", request, process, text);
+    tally_.count("cookies set");
+    auto& known = cookies_[pool];
+    if (known.size() < most_cookies)
+        known.emplace_back(value);
+    else
+        known[chance().below(most_cookies)] = value;
+}
+
+std::string_view World::known_cookie(size_t pool) {
+    const auto& known = cookies_[pool];
+    return known.empty() || chance().one_in(4) ? std::string_view() : known[chance().below(known.size())];
 }
 
 void World::expect_room(const Process& process) {

@@ -67,6 +67,9 @@ class World final : public Post {
     void runs(uint32_t request);                        // in a process
     void ends(uint32_t request, std::string_view how);  // exactly once
     void expect_retry_after(std::string_view seconds);
+    // Of a pool whose cookies bring clients back: it names who answered, and somebody may come with it.
+    void take_cookie(size_t pool, uint32_t request, std::string_view text);
+    std::string_view known_cookie(size_t pool);  // empty: none
     void expect_room(const Process& process);
     void expect_pattern(uint32_t request, uint64_t at, std::string_view run, std::string_view what);
     void change_device();
@@ -114,7 +117,8 @@ class World final : public Post {
     std::vector<std::unique_ptr<SimLoop>> loops_;
     Audit audit_;
 
-    std::deque<Facts> facts_;  // by the number of their request, less one
+    std::vector<std::vector<std::string>> cookies_;  // by pool: those that clients still have
+    std::deque<Facts> facts_;                        // by the number of their request, less one
     Tally tally_;
     uint32_t invited_ = 0, coming_ = 0, served_ = 0, ended_ = 0;
     uint32_t device_slots_ = 0, device_allowed_ = 0;
