@@ -235,6 +235,7 @@ Lease ParkState::probe(BackendId id) {
     if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return lease;
     if (u.rules.counts_connections && (b.waiting || !has_permit(b))) return lease;
     Work& w = begin_work(b, Work::State::probing);
+    mark(u);  // with more in flight everybody's fair share is more: a home may have room again
     lease.work_ = &w;
     lease.backend_ = id;
     lease.generation_ = w.generation;

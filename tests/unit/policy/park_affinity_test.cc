@@ -253,6 +253,24 @@ TEST_CASE(
     CHECK(waiting == 7);  // a share of 1, as long as it alone is in flight
 }
 
+TEST_CASE("by_hash with a bound: who waits goes home when a probe elsewhere makes everybody's share larger") {
+    Homes world({.affinity = Affinity::by_hash, .patience = 5s, .balance_factor = 110}, 2, 0);
+    const uint64_t key = hash("a conversation");
+    auto a = world.arrive_at(key), b = world.arrive_at(key), c = world.arrive_at(key);
+    const BackendId home = a->lease.backend();
+    REQUIRE(b->lease.backend() == home);
+    REQUIRE(c->is_waiting());
+    world.tick();
+    Lease probe = world.park.probe(world.ids[home == world.ids[0]], world.now);
+    REQUIRE(probe);
+    world.collect(*c);
+    REQUIRE(c->is_granted());
+    CHECK(c->lease.backend() == home);
+    Wakes wakes;
+    world.park.finish(probe, {Outcome::unused, Keep::closed}, world.now, wakes);
+    for (auto* r : {&a, &b, &c}) world.finish(**r, Outcome::unused);
+}
+
 TEST_CASE("max_connections of a backend bounds its requests, and is no bound of the others") {
     ParkWorld world;
     const BackendId small = world.ready_backend({.slots = 0, .max_connections = 2});
