@@ -172,9 +172,11 @@ void Audit::check_home(const Client& client, bool at_once) {
     // One that its key likes better, and that comes back from a rest: the request is its probing one.
     const BackendView* taker = world_.fleet().view_of(world_.number_of(on), view_);
     if (!taker || taker->state != BackendState::ready) return;
-    if (waited) world_.fail("request {} waited for its home, and got another", client.number());
+    // It may have got its home and not been able to connect to it, and then found that beyond its share.
     const bool is_bounded = rules.affinity == Affinity::by_hash && rules.balance_factor > 0;
-    if (at_once && ticket.excluded.empty() && home->unfit == Unfit::fit && !is_bounded)
+    if (!ticket.excluded.empty() || is_bounded) return;
+    if (waited) world_.fail("request {} waited for its home, and got another", client.number());
+    if (at_once && home->unfit == Unfit::fit)
         world_.fail("request {} is away from its home, which has room", client.number());
 }
 
