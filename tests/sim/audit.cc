@@ -16,6 +16,7 @@ void Audit::after_step() {
     check_order();
     check_memory();
     check_connections();
+    check_homes();
     if (++steps_ % 64 != 0) return;
     compare_with_production();
     compare_with_park();
@@ -101,6 +102,7 @@ void Audit::check_time(Client& client, Time now) {
 void Audit::check_order() {
     granted_.clear();
     passed_over_.clear();
+    homes_.clear();
     for (auto& loop : world_.loops())
         for (Client* client : loop->clients()) {
             Exchange* exchange = client->exchange();
@@ -118,8 +120,10 @@ void Audit::check_order() {
             else if (place == Place::waiting && seen.place == Place::waiting &&
                      exchange->ticket().excluded.empty() && !patient && !seen.patient)
                 passed_over_.push_back(asker);
-            if (holds && seen.step < Step::connecting) check_home(*client, came_by);
-            note_home(*client, place);
+            const bool is_placed = holds && seen.step < Step::connecting;
+            const bool may_be_home = place == Place::granted && (seen.patient || has_home(*client));
+            if (is_placed || may_be_home || has_home(*client))
+                homes_.push_back({client, is_placed, came_by, may_be_home, seen.patient});
             if (step == Step::queued && seen.step != Step::queued) seen.queued = world_.now();
             seen.step = step;
             seen.place = place;
@@ -135,6 +139,16 @@ void Audit::check_order() {
 
 // --- homes
 
+bool Audit::has_home(const Client& client) { return client.seen.home.upstream != UpstreamId::none; }
+
+// After all else: whoever looks at the park moves its clock, and slots may open with time.
+void Audit::check_homes() {
+    for (const Homecoming& one : homes_) {
+        if (one.is_placed) check_home(*one.client, one.at_once);
+        note_home(*one.client, one.may_be_home, one.was_patient);
+    }
+}
+
 // It may wait for its home alone, but not longer than its pool says. From then on it is as anybody else.
 void Audit::check_patience(Client& client) {
     const Exchange& exchange = *client.exchange();
@@ -148,13 +162,11 @@ void Audit::check_patience(Client& client) {
 }
 
 // Granted its home, it keeps it while that is in service; else it may have been granted another since.
-void Audit::note_home(Client& client, Place now) {
-    Client::Seen& seen = client.seen;
-    const bool comes_home = seen.patient && now == Place::granted;
-    const bool has_home = seen.home.upstream != UpstreamId::none && now == Place::granted;
-    if (!comes_home && !has_home) return void(seen.home = {});
+void Audit::note_home(Client& client, bool may_be_home, bool was_patient) {
+    if (!may_be_home) return void(client.seen.home = {});
     const BackendView* home = home_of(client.exchange()->ticket());
-    seen.home = home && (comes_home || home->id == seen.home) ? home->id : BackendId{};
+    const bool is_same = home && (was_patient || home->id == client.seen.home);
+    client.seen.home = is_same ? home->id : BackendId{};
 }
 
 // Whoever was placed at once went home if there was room; whoever waited for his home has got it.

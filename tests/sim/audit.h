@@ -29,7 +29,9 @@ class Audit {
     void check_park();
     void check_order();
     void check_patience(Client& client);
-    void note_home(Client& client, Ticket::Place now);
+    void check_homes();
+    static bool has_home(const Client& client);
+    void note_home(Client& client, bool may_be_home, bool was_patient);
     void check_home(const Client& client, bool at_once);
     const BackendView* home_of(const Ticket& ticket);
     void check_exchange(Client& client, SimLoop& loop);
@@ -49,6 +51,11 @@ class Audit {
     std::vector<Asker> granted_, passed_over_;
     std::vector<uint32_t> connections_, idle_;  // by process
     std::vector<Candidate> candidates_;
+    struct Homecoming {  // a client of which there is something to say
+        Client* client;
+        bool is_placed, at_once, may_be_home, was_patient;
+    };
+    std::vector<Homecoming> homes_;
     uint64_t arrivals_ = 0;
     uint64_t steps_ = 0;
     std::string why_;
