@@ -52,7 +52,7 @@ int BackendH2::dial(const SocketAddress& address, Time now) {
         return 0;
     }
     if (error == 0) loop_.turn().mark(*this);
-    return error == EINPROGRESS ? 0 : error;
+    return error;
 }
 
 // --- streams come and go: in advance
@@ -212,7 +212,7 @@ void BackendH2::run(Time now) {
             if (!channel_.is_open() && deadline_.expired()) {
                 int error = channel_.connect(dialed_);
                 if (may_pass(error)) return loop_.turn().arm(deadline_, now + dial_again);
-                if (error != 0 && error != EINPROGRESS) return lose(Cause::connect_failure);
+                if (error != 0) return lose(Cause::connect_failure);
             }
             if (channel_.dead()) {
                 note_handshake(channel_, loop_, upstream_, backend_);
