@@ -15,6 +15,12 @@ bool is_in_service(const ParkBackend& b) {
 }
 }  // namespace
 
+// Its rest is over, and all it waits for is its probing request.
+bool ParkState::has_rested(const ParkBackend& b) const {
+    return b.state == BackendState::resting && !b.unhealthy && b.until <= now && !b.trial && !b.restarting &&
+           !b.removed;
+}
+
 // What was sent before an ejection and fails after it says nothing new.
 void ParkState::note_try(ParkBackend& b, TryResult result) {
     const auto& rules = b.upstream->rules.outlier;
@@ -23,13 +29,16 @@ void ParkState::note_try(ParkBackend& b, TryResult result) {
 }
 
 Others ParkState::others(const ParkBackend& b) const {
+    const ParkUpstream& u = *b.upstream;
     Others found;
-    for (auto& other : b.upstream->backends) {
+    for (auto& other : u.backends) {
         if (!other || other->removed) continue;
         ++found.backends;
         if (other.get() == &b) continue;
-        found.ejected += other->state == BackendState::resting && other->ejected;
-        found.ready += other->state == BackendState::ready && !other->restarting;
+        // Nobody probes a backup that need not serve: it will be when it must.
+        const bool in_reserve = other->rules.backup && u.primary_ready && has_rested(*other);
+        found.ejected += other->state == BackendState::resting && other->ejected && !in_reserve;
+        found.ready += (other->state == BackendState::ready && !other->restarting) || in_reserve;
     }
     return found;
 }

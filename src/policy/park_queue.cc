@@ -249,16 +249,33 @@ Ticket* ParkState::next_to_place(ParkUpstream& u) {
     return nullptr;
 }
 
+// A backend whose rest is over returns through one request, and gets it before the policy is asked: that may
+// like another one for ever. Who has failed once already is spared, while a Ready one that he has not tried
+// can take him; and so is a session that is at home with another, unless nobody else has come for as long as
+// the rest was.
 ParkBackend& ParkState::choose(ParkUpstream& u, Ticket& t) {
     const bool strict = excludes(u, t);
+    const bool at_home = u.rules.affinity == Affinity::by_name && home(u, t);  // uses the candidates, too
+    ParkBackend* returning = nullptr;
+    bool is_other = false;
     for (size_t i = 0; i < u.backends.size(); ++i) {
         Candidate& c = u.candidates[i];
-        const ParkBackend* b = u.backends[i].get();
+        ParkBackend* b = u.backends[i].get();
         c.eligible = b && !(strict && t.excluded.has(i)) && unfit(*b) == Unfit::fit;
         if (!c.eligible) continue;
+        if (b->state == BackendState::resting) {
+            if (!returning) returning = b;
+            c.eligible = false;
+            continue;
+        }
+        is_other = true;
         c.weight = share(*b);
         c.in_flight = b->used();
         c.near = !t.fresh && b->idle_on[t.wake.loop] > 0;
+    }
+    if (returning) {
+        const bool is_spared = strict || (at_home && returning->until + returning->rest > now);
+        if (!is_spared || !is_other) return *returning;
     }
     return *u.backends[static_cast<size_t>(pick_for(u, t))];
 }

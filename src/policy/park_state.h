@@ -235,6 +235,7 @@ struct ParkState {
     void fail_trial(ParkBackend&);
     void end_rest(ParkBackend&);  // it is Ready again
     void set_unhealthy(ParkBackend&, bool);
+    bool has_rested(const ParkBackend&) const;
     void end_interval(ParkUpstream&, Time& next);
     Others others(const ParkBackend&) const;
     void tell_change(BackendChange);

@@ -206,6 +206,37 @@ def test_a_probing_request_that_fails_makes_it_rest_for_longer(penstock, server)
     assert proxy.metrics().value("penstock_ejections_total", backend=bad.address, reason="probing_request") == 3
 
 
+@pytest.mark.parametrize("balance", ["least_busy", "first"])
+def test_the_first_request_after_its_rest_brings_it_back_though_the_policy_likes_another(penstock, server, balance):
+    """One client, one connection: least_busy would stay with the idle connection, first with the first one."""
+    one, other = server(), server()
+    other.says(500)
+    servers = [{"address": one.address, "concurrency": 1}, {"address": other.address, "concurrency": 4}]
+    proxy = start(penstock, servers, {"consecutive_5xx": 2, "base_ejection_time": "300ms", "max_ejection_time": "1h"},
+                  balance=balance)
+    if balance == "first":
+        gate = one.shuts("/held")
+        held = proxy.connect().get("/held")
+        proxy.wait_in_flight(1)
+        assert [proxy.get("/").status for _ in range(2)] == [500, 500]
+        gate.set()
+        assert held.read_response().status == 200
+    else:
+        send_until_seen(proxy, other, 2)
+    assert state(proxy, other) == "resting"
+    other.says(200)
+    client = proxy.connect()
+
+    def ask():
+        return client.get("/").read_response().status
+
+    eventually(lambda: ask() == 200 and state(proxy, other) == "ready", "back with light traffic")
+    # And so the next one that fails can be ejected.
+    one.says(500)
+    eventually(lambda: ask() and state(proxy, one) == "resting", "the next one ejected")
+    assert [ask() for _ in range(10)] == [200] * 10
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 8])
 def test_in_a_pool_where_all_fail_the_last_one_stays_in_service(penstock, server, size):
     pool = [server() for _ in range(size)]

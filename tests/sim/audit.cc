@@ -112,7 +112,7 @@ void Audit::check_order() {
             const Place place = step == Step::queued ? world_.park().place(exchange->ticket()) : Place::out;
             const bool holds = step == Step::connecting || step == Step::relaying;
             if (seen.arrival == 0 && (holds || step == Step::queued)) seen.arrival = ++arrivals_;
-            const Asker asker{exchange->ticket().upstream, seen.arrival};
+            const Asker asker{exchange->ticket().upstream, seen.arrival, exchange->ticket().excluded.empty()};
             const bool came_by = holds && seen.place != Place::granted && seen.step < Step::connecting;
             const bool patient = world_.park().is_patient(exchange->ticket());
             if (came_by || (place == Place::granted && seen.place != Place::granted))
@@ -135,6 +135,33 @@ void Audit::check_order() {
             if (lucky.upstream == other.upstream && lucky.arrival > other.arrival)
                 world_.fail("arrival {} overtakes arrival {} in pool {}", lucky.arrival, other.arrival,
                             static_cast<int>(lucky.upstream));
+    if (!granted_.empty()) check_return();
+}
+
+// A backend that has rested, and only waits for its probing request, gets the next one of its pool, unless
+// it is another one that returns. (A session may stay at home instead.)
+void Audit::check_return() {
+    world_.park().describe(view_, world_.now());
+    resting_.clear();
+    for (const UpstreamView& pool : view_.upstreams)
+        for (const BackendView& b : pool.backends)
+            if (b.state == BackendState::resting) resting_.push_back({b.id, b.generation, b.since, b.unfit});
+    const auto was = [&](const Resting& one) { return std::ranges::find(rested_, one) != rested_.end(); };
+    for (const Asker& asker : granted_) {
+        const size_t pool = static_cast<size_t>(asker.upstream);
+        if (!asker.goes_anywhere || world_.plan().pools[pool].rules.affinity == Affinity::by_name) continue;
+        const Resting* left = nullptr;
+        bool one_returns = false;
+        for (const Resting& one : resting_) {
+            if (one.backend.upstream != asker.upstream) continue;
+            if (one.unfit == Unfit::fit && was(one)) left = &one;
+            one_returns = one_returns || one.unfit == Unfit::probing;
+        }
+        if (left && !one_returns)
+            world_.fail("arrival {} goes elsewhere, and backend {} of pool {} waits for a probing request",
+                        asker.arrival, left->backend.index, pool);
+    }
+    rested_.swap(resting_);
 }
 
 // --- homes

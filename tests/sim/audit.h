@@ -34,6 +34,7 @@ class Audit {
     void note_home(Client& client, bool may_be_home, bool was_patient);
     void check_home(const Client& client, bool at_once);
     const BackendView* home_of(const Ticket& ticket);
+    void check_return();
     void check_exchange(Client& client, SimLoop& loop);
     void check_time(Client& client, Time now);
     void check_memory();
@@ -47,8 +48,17 @@ class Audit {
     struct Asker {
         UpstreamId upstream;
         uint64_t arrival;
+        bool goes_anywhere;  // it has tried no backend yet
+    };
+    struct Resting {
+        BackendId backend;
+        uint32_t generation;
+        Time since;
+        Unfit unfit;
+        bool operator==(const Resting&) const = default;
     };
     std::vector<Asker> granted_, passed_over_;
+    std::vector<Resting> resting_, rested_;     // now, and when a slot was granted last
     std::vector<uint32_t> connections_, idle_;  // by process
     std::vector<Candidate> candidates_;
     struct Homecoming {  // a client of which there is something to say

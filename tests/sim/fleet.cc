@@ -323,12 +323,45 @@ bool Fleet::is_settled(std::string& why) {
         const Place& place = places_[i];
         if (place.forgotten || place.gave_up) continue;
         const BackendView& b = *view_of(i, view_);
-        if (place.removed_at == never && (b.unfit == Unfit::fit || b.unfit == Unfit::backup)) continue;
+        const bool serves = b.state == BackendState::ready && b.unfit == Unfit::fit;
+        if (place.removed_at == never && (serves || b.unfit == Unfit::backup)) continue;
         why = fmt::format("process {} is {}, {}{}", i, to_string(b.state), to_string(b.unfit),
                           place.removed_at == never ? "" : ", and was removed");
         return false;
     }
     return true;
+}
+
+namespace {
+bool has_rested(const BackendView& b) { return b.state == BackendState::resting && b.unfit == Unfit::fit; }
+}  // namespace
+
+void Fleet::bring_back() {
+    world_.park().describe(view_, world_.now());
+    for (const UpstreamView& pool : view_.upstreams)
+        for (auto n = std::ranges::count_if(pool.backends, has_rested); n > 0; --n) bring_one_back(pool);
+}
+
+void Fleet::bring_one_back(const UpstreamView& pool) {
+    Ticket ticket;
+    ticket.upstream = pool.id;
+    ticket.set_wake({0, Handle{}});
+    Wakes wakes;
+    Admission answer = world_.park().admit(ticket, world_.now(), wakes);
+    if (answer.kind != Admission::Kind::granted) {
+        if (answer.kind == Admission::Kind::waiting) world_.park().cancel(ticket, world_.now(), wakes);
+        return deliver(world_.park(), wakes, world_.now(), world_);  // a device is at work, or a probe
+    }
+    const auto at = std::ranges::find(pool.backends, answer.lease.backend(), &BackendView::id);
+    if (!has_rested(*at)) world_.fail("all is quiet, and a request does not go to one that has rested");
+    if (answer.lease.how() == Connect::dial || answer.lease.how() == Connect::free) {
+        world_.tally().count("back after all was quiet");
+        world_.park().run(answer.lease, world_.now());
+        world_.park().finish(answer.lease, {Outcome::answered, Keep::closed}, world_.now(), wakes);
+    } else {
+        world_.park().finish(answer.lease, {Outcome::unused, Keep::closed}, world_.now(), wakes);
+    }
+    deliver(world_.park(), wakes, world_.now(), world_);
 }
 
 // --- what an operator changes

@@ -35,6 +35,8 @@ class Fleet {
     void expect_in_service(BackendId backend);
     // Nothing happens any more. Is every backend back that can be? Says which one is not.
     bool is_settled(std::string& why);
+    // Whoever only waits for a request gets one: the first one must go to it, and bring it back.
+    void bring_back();
     // What the park shows of a process; nothing of one that was removed and forgotten.
     const BackendView* view_of(size_t process, const ParkView& view) const;
     // As far as the park knows; 0: none, the last one has ended.
@@ -81,6 +83,7 @@ class Fleet {
     size_t place_of(BackendId backend) const;
     size_t size_of(UpstreamId pool) const;  // backends that were not removed
     void count_changes();
+    void bring_one_back(const UpstreamView& pool);
     void tell(size_t i, BackendNews::Event event, Time until = never, Duration restart_cost = {});
 
     World& world_;

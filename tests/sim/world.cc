@@ -119,6 +119,7 @@ void World::settle() {
     std::string why;
     while (!fleet_.is_settled(why)) {
         if (now_ > latest) fail("all is quiet, and {}", why);
+        fleet_.bring_back();
         step();
         audit_.after_step();
     }

@@ -1,7 +1,7 @@
 // Ejection as the park does it: in the very call that ends the try which decides.
 #include <doctest/doctest.h>
 
-#include "park_world.h"
+#include "park_tries.h"
 
 namespace penstock {
 namespace {
@@ -17,37 +17,6 @@ UpstreamRules with(OutlierRules outlier) {
 }
 
 const OutlierRules five{.interval = 10s, .base_ejection_time = 30s, .max_ejection_time = 300s};
-
-// A request that was granted a slot of this backend.
-std::unique_ptr<Request> granted(ParkWorld& world, BackendId id) {
-    std::vector<std::unique_ptr<Request>> elsewhere;
-    auto request = world.arrive();
-    while (request->is_granted() && !(request->lease.backend() == id)) {
-        elsewhere.push_back(std::move(request));
-        request = world.arrive();
-    }
-    REQUIRE(request->is_granted());
-    for (auto& other : elsewhere) world.finish(*other, Outcome::unused);
-    return request;
-}
-std::unique_ptr<Request> running(ParkWorld& world, BackendId id) {
-    auto request = granted(world, id);
-    world.run(*request);
-    return request;
-}
-void one_try(ParkWorld& world, BackendId id, Outcome outcome) {
-    auto request = granted(world, id);
-    if (outcome > Outcome::connect_failed) world.run(*request);
-    world.finish(*request, outcome);
-}
-void tries(ParkWorld& world, BackendId id, int count, Outcome outcome) {
-    for (int i = 0; i < count; ++i) one_try(world, id, outcome);
-}
-std::vector<BackendChange> changes(ParkWorld& world) {
-    const BackendChanges all = world.park.changes();
-    CHECK(all.lost == 0);
-    return {all.begin(), all.end()};
-}
 
 TEST_CASE("the fifth 5xx in a row ejects in the call that ends it: no grant slips through") {
     ParkWorld world(with(five));
