@@ -227,7 +227,7 @@ Ticket::Place Park::place(const Ticket& ticket) {
 
 bool Park::is_patient(const Ticket& ticket) {
     const std::lock_guard lock(mutex_);
-    return ticket.place_ == Ticket::Place::waiting && ticket.is_patient();
+    return ticket.place_ == Ticket::Place::waiting && ticket.waits_for_home();
 }
 
 bool Park::check(std::string* why) {

@@ -8,6 +8,7 @@ namespace penstock {
 
 constexpr unsigned decisions_per_call = 32;  // bounds the hold: a grant is some tens of nanoseconds
 constexpr Duration remind_after = 100ms;
+constexpr Duration shortest_patience = 1s;
 
 void ParkState::at(Time t) {
     now = std::max(now, t);
@@ -38,6 +39,7 @@ Admission ParkState::admit(Ticket& t) {
     // What an earlier call left at its bound goes first. One that comes back (retry) stands before them.
     if (is_new && !dirty.empty()) dispatch();
     t.patient_until_ = is_new ? patience_end(u, t) : Time::min();  // who was at its home once goes anywhere
+    if (!t.excluded.empty()) t.patient_until_ = elsewhere_until(u, t);
     bool waits = (is_new && u.unrestricted > 0) || !can_place(u, t);
     if (is_new && waits && t.is_patient() && !has_room(u, t.bytes)) {  // rather anywhere than refused
         stop_being_patient(u, t);
@@ -227,25 +229,51 @@ bool ParkState::is_open(const ParkUpstream& u) const {
     return std::ranges::any_of(u.backends, [&](const auto& b) { return b && unfit(*b) == Unfit::fit; });
 }
 
-// What a ticket excludes counts while some other backend is Ready, free or not; else any will do.
-bool ParkState::excludes(const ParkUpstream& u, const Ticket& t) const {
-    return t.is_restricted() && std::ranges::any_of(u.backends, [&](const auto& b) {
-               return b && b->state == BackendState::ready && !b->restarting && !t.excluded.has(b->id.index);
-           });
+// What a ticket has tried already it avoids while another one is Ready, free or not, and as long as its
+// patience lasts; else any will do. That other one may be a backup, where all primaries have been tried.
+Avoids ParkState::avoids(const ParkUpstream& u, const Ticket& t) const {
+    Avoids what;
+    if (t.excluded.empty() || !t.is_patient()) return what;
+    bool is_primary = false;
+    for (auto& b : u.backends) {
+        if (!b || b->state != BackendState::ready || b->restarting || t.excluded.has(b->id.index)) continue;
+        what.tried = true;
+        is_primary = is_primary || !b->rules.backup;
+    }
+    what.backups = !(what.tried && !is_primary);
+    return what;
+}
+
+// So long a ticket waits for a backend that it has not tried: long enough for one of them to finish what it
+// is at, and never so long that no time is left for the others.
+Time ParkState::elsewhere_until(const ParkUpstream& u, const Ticket& t) const {
+    const Duration left = std::min(u.rules.queue_timeout - t.waited_serving_, t.deadline - now);
+    return now + std::clamp(left / 2, Duration{}, std::max<Duration>(u.mean_hold.value(), shortest_patience));
+}
+
+bool ParkState::can_take(const ParkBackend& b, const Ticket& t, Avoids what) const {
+    if (what.tried && t.excluded.has(b.id.index)) return false;
+    const Unfit why = unfit(b);
+    return why == Unfit::fit || (why == Unfit::backup && !what.backups);
 }
 
 bool ParkState::can_place(ParkUpstream& u, Ticket& t) {
-    if (t.is_patient()) return home_can_take(u, t);
-    const bool strict = excludes(u, t);
-    return std::ranges::any_of(u.backends, [&](const auto& b) {
-        return b && !(strict && t.excluded.has(b->id.index)) && unfit(*b) == Unfit::fit;
-    });
+    if (t.waits_for_home()) return home_can_take(u, t);
+    const Avoids what = avoids(u, t);
+    return std::ranges::any_of(u.backends, [&](const auto& b) { return b && can_take(*b, t, what); });
 }
 
 Ticket* ParkState::next_to_place(ParkUpstream& u) {
-    if (u.queue.empty() || !is_open(u)) return nullptr;
+    if (u.queue.empty()) return nullptr;
+    bool open = false, backup = false;  // a backup that need not serve: only for who has tried all others
+    for (auto& b : u.backends) {
+        const Unfit why = b ? unfit(*b) : Unfit::down;
+        open = open || why == Unfit::fit;
+        backup = backup || why == Unfit::backup;
+    }
+    if (!open && !(backup && u.waiting > u.unrestricted)) return nullptr;
     for (Ticket* t = u.queue.front(); t; t = u.queue.next(*t))
-        if (!t->is_restricted() || can_place(u, *t)) return t;
+        if (t->is_restricted() ? can_place(u, *t) : open) return t;
     return nullptr;
 }
 
@@ -254,14 +282,14 @@ Ticket* ParkState::next_to_place(ParkUpstream& u) {
 // can take him; and so is a session that is at home with another, unless nobody else has come for as long as
 // the rest was.
 ParkBackend& ParkState::choose(ParkUpstream& u, Ticket& t) {
-    const bool strict = excludes(u, t);
+    const Avoids what = avoids(u, t);
     const bool at_home = u.rules.affinity == Affinity::by_name && home(u, t);  // uses the candidates, too
     ParkBackend* returning = nullptr;
     bool is_other = false;
     for (size_t i = 0; i < u.backends.size(); ++i) {
         Candidate& c = u.candidates[i];
         ParkBackend* b = u.backends[i].get();
-        c.eligible = b && !(strict && t.excluded.has(i)) && unfit(*b) == Unfit::fit;
+        c.eligible = b && can_take(*b, t, what);
         if (!c.eligible) continue;
         if (b->state == BackendState::resting) {
             if (!returning) returning = b;
@@ -274,7 +302,7 @@ ParkBackend& ParkState::choose(ParkUpstream& u, Ticket& t) {
         c.near = !t.fresh && b->idle_on[t.wake.loop] > 0;
     }
     if (returning) {
-        const bool is_spared = strict || (at_home && returning->until + returning->rest > now);
+        const bool is_spared = what.tried || (at_home && returning->until + returning->rest > now);
         if (!is_spared || !is_other) return *returning;
     }
     return *u.backends[static_cast<size_t>(pick_for(u, t))];

@@ -166,6 +166,12 @@ struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
     std::array<bool, circuit_limits> is_told_open{};  // as the main thread knows it
 };
 
+// What a ticket does not take although it is fit.
+struct Avoids {
+    bool tried = false;   // whom it has excluded
+    bool backups = true;  // while a primary is Ready
+};
+
 struct ParkState {
     ParkState(unsigned loops, uint64_t seed, std::atomic<Serving>* shown);
     ~ParkState();
@@ -309,7 +315,9 @@ struct ParkState {
     bool has_room(const ParkUpstream&, uint64_t bytes) const;
     bool is_open(const ParkUpstream&) const;
     bool can_place(ParkUpstream&, Ticket&);
-    bool excludes(const ParkUpstream&, const Ticket&) const;
+    Avoids avoids(const ParkUpstream&, const Ticket&) const;
+    bool can_take(const ParkBackend&, const Ticket&, Avoids) const;
+    Time elsewhere_until(const ParkUpstream&, const Ticket&) const;
     Ticket* next_to_place(ParkUpstream&);
     ParkBackend& choose(ParkUpstream&, Ticket&);
     void grant(ParkUpstream&, Ticket&);

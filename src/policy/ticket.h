@@ -116,7 +116,7 @@ class Ticket : Link<QueueTag>, Owed {
     UpstreamId upstream = UpstreamId::none;
     uint64_t bytes = 0;     // of its body that wait with it
     Time deadline = never;  // of the request as a whole
-    BackendSet excluded;    // tried already: waits for any other, as long as another one is Ready
+    BackendSet excluded;    // tried already: waits a while for any other, as long as another one is Ready
     uint64_t key = 0;       // a hash of what it belongs to (UpstreamRules::affinity): names its home. 0: none
     bool fresh = false;     // wants a new connection, not a pooled one
     KeyUnits units;         // go with each lease that it gets, come back with retry(); given back by cancel()
@@ -130,6 +130,7 @@ class Ticket : Link<QueueTag>, Owed {
     friend struct ParkState;
 
     bool is_patient() const { return patient_until_ != Time::min(); }
+    bool waits_for_home() const { return is_patient() && excluded.empty(); }
     bool is_restricted() const { return !excluded.empty() || is_patient(); }
 
     Place place_ = Place::out;
@@ -137,7 +138,7 @@ class Ticket : Link<QueueTag>, Owed {
     Refusal refusal_ = Refusal::none;
     uint16_t home_ = 0;                 // index of its home's backend, as things were at home_of_
     uint32_t home_of_ = 0;              // a ParkUpstream::version; 0: not looked for yet
-    Time patient_until_ = Time::min();  // waits for its home alone; min: for any
+    Time patient_until_ = Time::min();  // waits for its home, or for one that it has not tried; min: for any
     uint64_t number_ = 0;               // order of arrival; kept over retries; 0: never admitted
     Duration waited_serving_{};  // while the upstream was Serving, over all its waits; while it waits: where
     Duration waited_coming_{};   // the upstream's clock stood when it would have been zero. So for Coming.

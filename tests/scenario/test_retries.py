@@ -166,6 +166,34 @@ def test_each_try_goes_to_a_backend_that_was_not_tried_yet(penstock, scripted):
     assert client.read_response().body == b"yes"
 
 
+@pytest.mark.parametrize("how", ["answer", "reset"])
+def test_who_has_tried_the_only_primary_goes_to_the_backup_at_once(penstock, scripted, how):
+    primary, backup = scripted(), scripted()
+    proxy = penstock(servers=[primary.address, {"address": backup.address, "backup": True}], threads=4,
+                     retry={"on": [503, "reset_before_response"], "backoff": 0}, queue={"timeout": "1h"})
+    client = proxy.connect().get("/x")
+    failing = primary.next_request()
+    if how == "answer":
+        failing.respond("no", "503 Bad")
+    else:
+        failing.close()
+    backup.next_request().respond("yes")
+    assert client.read_response().body == b"yes"
+
+
+def test_a_retry_waits_for_a_busy_backend_but_not_for_ever_beside_one_that_is_idle(pair):
+    proxy, first, second = pair({"on": [503]}, concurrency=1, queue={"timeout": "2s"})
+    held = proxy.connect().get("/held")
+    at_work = first.next_request()
+    client = proxy.connect().get("/x")
+    second.next_request().respond("no", "503 Bad")
+    proxy.wait_queue(1)
+    second.next_request().respond("yes")
+    assert client.read_response().body == b"yes"
+    at_work.respond("held")
+    assert held.read_response().status == 200
+
+
 def test_a_retried_request_stands_before_those_who_came_after_it(penstock, scripted):
     backend = scripted()
     proxy = penstock(servers=[backend], concurrency=1, threads=4, retry={"backoff": 0})

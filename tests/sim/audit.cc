@@ -208,7 +208,7 @@ void Audit::check_home(const Client& client, bool at_once) {
     const bool waited = home->id == client.seen.home;
     if (home->id == on) return world_.tally().count(waited ? "homes waited for" : "at home");
     world_.tally().count("away from home");
-    // One that its key likes better, and that comes back from a rest: the request is its probing one.
+    // One that comes back from a rest: the request is its probing one.
     const BackendView* taker = world_.fleet().view_of(world_.number_of(on), view_);
     if (!taker || taker->state != BackendState::ready) return;
     // It may have got its home and not been able to connect to it, and then found that beyond its share.
