@@ -1,6 +1,7 @@
 // Loading text in tests: on a machine with two cores, HOME, COUNT and EMPTY in its environment.
 #pragma once
 
+#include <doctest/doctest.h>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,6 +43,19 @@ inline std::string with_server(std::string_view settings) {
 inline std::string with_workers(std::string_view settings, std::string_view workers = "") {
     return "upstreams:\n  a:\n    workers: {command: \"serve ${SOCKET}\", " + std::string(workers) + "}\n" +
            (settings.empty() ? std::string() : "    " + std::string(settings) + "\n");
+}
+
+// What loads without an error; its one upstream.
+inline Config good(std::string_view text) {
+    Loaded loaded = load_text(text);
+    CHECK(joined(loaded.errors) == "");
+    return loaded.config;
+}
+
+inline Upstream upstream(std::string_view text) {
+    Config config = good(text);
+    REQUIRE(config.upstreams.size() == 1);
+    return config.upstreams[0];
 }
 
 // Other settings beside a good upstream.

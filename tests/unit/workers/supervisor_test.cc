@@ -2,119 +2,18 @@
 
 #include <csignal>
 #include <doctest/doctest.h>
-#include <map>
-#include <optional>
 #include <string>
 #include <sys/socket.h>
 #include <vector>
 
+#include "house.h"
 #include "net/socket.h"
-#include "scaffold.h"
 #include "workers/process_tree.h"
 
 using namespace penstock;
 using namespace penstock::testing;
 
 namespace {
-
-// A small serial HTTP server. It is ready (200) as long as DIR/not-ready does not exist. Only one may hold
-// the "GPU" (DIR/gpu) at a time: one that finds it taken says so in DIR/two-at-once.
-constexpr const char* server = R"(
-import fcntl, os, signal, socket, sys
-folder, where = os.environ['DIR'], sys.argv[1]
-gpu = open(folder + '/gpu' + os.environ.get('CUDA_VISIBLE_DEVICES', ''), 'w')
-try:
-    fcntl.flock(gpu, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    open(folder + '/two-at-once', 'w').close()
-if where.startswith('/'):
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(where)
-else:
-    listener = socket.socket()
-    listener.bind(('127.0.0.1', int(where)))
-listener.listen()
-print('listening', flush=True)
-while True:
-    connection, _ = listener.accept()
-    request = b''
-    while b'\r\n\r\n' not in request:
-        more = connection.recv(65536)
-        if not more:
-            break
-        request += more
-    status = b'503 Loading' if os.path.exists(folder + '/not-ready') else b'200 OK'
-    if status[:1] == b'5':
-        print('refused', flush=True)
-    try:
-        connection.sendall(b'HTTP/1.1 ' + status + b'\r\nContent-Length: 0\r\n\r\n')
-    except OSError:
-        pass
-    connection.close()
-)";
-
-struct House final : WorkerEvents {
-    House() {
-        config.command = {"/usr/bin/python3", "-IS", "-c", server, "${SOCKET}"};
-        config.environment = {{"DIR", folder.path()}};
-        config.ready = {.path = "/ready", .interval = 5ms, .timeout = patience};
-        config.stop = {.signal = SIGTERM, .grace = patience};
-        config.restart = {.backoff = 50ms, .max_backoff = 50ms, .give_up_after = 0};
-        supervisor.emplace(loop, *this, 7);
-    }
-    ~House() {
-        if (!stopped) {
-            supervisor->kill();
-            CHECK(shuts_down());
-        }
-        CHECK_FALSE(std::filesystem::exists(folder / "two-at-once"));
-    }
-
-    void worker_news(WorkerId worker, const BackendNews& told, const Address& address) override {
-        constexpr const char* names[] = {"starting",  "ready",     "suspect", "alive", "probe_failed",
-                                         "eject",     "unhealthy", "healthy", "drain", "undrain",
-                                         "idle_stop", "exited",    "gave_up"};
-        news.push_back(fmt::format("{}:{} {}", static_cast<uint32_t>(worker), told.generation,
-                                   names[static_cast<size_t>(told.event)]));
-        last[worker] = told;
-        addresses[worker] = address;
-    }
-    uint64_t requests_of(WorkerId, uint32_t generation) override { return requests[generation]; }
-    void workers_stopped() override { stopped = true; }
-
-    void start() {
-        auto first = supervisor->add("ocr", config);
-        REQUIRE(first);
-        supervisor->start();
-    }
-    bool shuts_down() {
-        supervisor->shut_down();
-        return run_until(loop, [this] { return stopped; });
-    }
-    // "0:1 ready": worker 0, generation 1.
-    bool happens(const std::string& what) {
-        return run_until(loop, [&] { return std::find(news.begin(), news.end(), what) != news.end(); });
-    }
-    size_t count(const std::string& what) const {
-        return static_cast<size_t>(std::count(news.begin(), news.end(), what));
-    }
-    bool enters(WorkerState state) {
-        return run_until(loop, [&] { return one().state() == state; });
-    }
-    Worker& one() { return supervisor->worker(WorkerId{0}); }
-    void touch(const std::string& name) { std::ofstream(folder / name) << "x"; }
-
-    Loop loop{0};
-    Folder folder;
-    Workers config;
-    CapturedLog log;
-    std::vector<std::string> news;
-    std::map<WorkerId, BackendNews> last;
-    std::map<WorkerId, Address> addresses;
-    std::map<uint32_t, uint64_t> requests;
-    bool stopped = false;
-    std::optional<Supervisor> supervisor;
-};
 
 using Texts = std::vector<std::string>;
 
@@ -396,18 +295,6 @@ TEST_CASE("a shut down during a start, a stop or a back-off ends too") {
     }
 }
 
-TEST_CASE("a worker held by work that nobody waits for is restarted without a drain") {
-    House house;
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    house.one().restart_by_force(7);  // of a generation that is not there: nothing
-    CHECK(house.one().state() == WorkerState::ready);
-    house.one().restart_by_force(1);
-    REQUIRE(house.happens("0:2 ready"));
-    CHECK(house.count("0:1 drain") == 0);
-    CHECK(house.count("0:1 exited") == 1);
-}
-
 TEST_CASE("a restart that was asked for waits for the requests that run") {
     House house;
     house.start();
@@ -432,105 +319,6 @@ TEST_CASE("a retired worker drains, stops, stays away, and can be started again"
     CHECK(house.news.back() == "0:1 gave_up");
     house.one().start();
     CHECK(house.happens("0:2 ready"));
-}
-
-TEST_CASE("a suspect worker that answers is told as alive") {
-    House house;
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    for (bool only_connect : {false, true}) {
-        house.news.clear();
-        house.one().check(1, only_connect);
-        REQUIRE(house.happens("0:1 alive"));
-        CHECK(house.news.size() == 1);
-    }
-}
-
-TEST_CASE("a suspect worker that is busy with something else is not taken for dead") {
-    House house;
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    // It serves one connection at a time: while this one says nothing, nobody else gets an answer.
-    Dialed silent = dial(*socket_address(house.addresses[WorkerId{0}]));
-    Descriptor owner(silent.fd);
-    REQUIRE(silent.error == 0);
-    house.one().check(1, false);
-    pass(house.loop, 10s);
-    REQUIRE(house.happens("0:1 alive"));
-    CHECK(house.count("0:1 probe_failed") == 0);
-}
-
-TEST_CASE("a suspect worker that does not answer as it should is asked again until it does") {
-    House house;
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    house.touch("not-ready");
-    house.one().check(1, false);
-    REQUIRE(house.happens("0:1 probe_failed"));
-    CHECK(house.count("0:1 alive") == 0);
-    std::filesystem::remove(house.folder / "not-ready");
-    CHECK(house.happens("0:1 alive"));
-}
-
-TEST_CASE("a suspect worker that never answers is restarted") {
-    House house;
-    house.config.ready.timeout = 120s;
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    house.touch("not-ready");
-    house.one().check(1, false);
-    REQUIRE(house.happens("0:1 probe_failed"));
-    CHECK(house.one().state() == WorkerState::ready);
-    pass(house.loop, 121s);
-    REQUIRE(house.happens("0:1 exited"));
-    CHECK(house.one().view().exits[static_cast<size_t>(WorkerExit::hung)] == 1);
-    CHECK(house.count("0:1 alive") == 0);
-}
-
-TEST_CASE("a suspect worker that has died is told as exited and not as alive") {
-    House house;
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    ::kill(house.one().view().pid, SIGKILL);
-    house.one().check(1, false);
-    REQUIRE(house.happens("0:2 ready"));
-    CHECK(house.count("0:1 alive") == 0);
-}
-
-TEST_CASE("what a worker left behind is killed from here when somebody killed its guard") {
-    House house;
-    house.config.command = {
-        "/bin/sh", "-c",
-        "setsid sh -c 'echo $$ > $DIR/far.new; mv $DIR/far.new $DIR/far; exec sleep 1000' & "
-        "exec /usr/bin/python3 -IS -c \"$SERVER\" ${SOCKET}"};
-    house.config.environment.emplace_back("SERVER", server);
-    house.start();
-    REQUIRE(house.happens("0:1 ready"));
-    REQUIRE(look_until(house.loop, [&] { return number_in(house.folder / "far") != 0; }));
-    int far = number_in(house.folder / "far"), near = house.one().view().pid;
-    ::kill(house.one().guard_pid(), SIGKILL);
-    REQUIRE(house.happens("0:2 starting"));
-    CHECK_FALSE(is_alive(far));
-    CHECK_FALSE(is_alive(near));
-    CHECK(house.happens("0:2 ready"));
-}
-
-TEST_CASE("a crash loop is slowed down more and more") {
-    House house;
-    house.config.command = {"/bin/false"};
-    house.config.restart = {.backoff = 1s, .max_backoff = 4s, .give_up_after = 0};
-    house.start();
-    Duration longest[] = {1s, 2s, 4s, 4s};
-    for (uint32_t generation = 1; generation <= 4; ++generation) {
-        REQUIRE(house.happens(fmt::format("0:{} exited", generation)));
-        REQUIRE(run_until(house.loop, [&] { return house.one().guard_pid() == 0; }));
-        Duration wait = house.last[WorkerId{0}].until - house.loop.now();
-        CHECK(wait <= longest[generation - 1]);
-        CHECK(wait > longest[generation - 1] / 2);  // the jitter, and the time that it took to get here
-        CHECK(house.count(fmt::format("0:{} starting", generation + 1)) == 0);
-        pass(house.loop, wait + 1ms);
-        CHECK(house.count(fmt::format("0:{} starting", generation + 1)) == 1);
-    }
 }
 
 TEST_CASE(
