@@ -86,6 +86,17 @@ class HealthRound final : public Task {
         return backend_.last_byte() >= (previous_ == Time{} ? asked_at_ : previous_);
     }
 
+    // Computing, and silent until it is done: for as long as a request may take. What runs through a tunnel
+    // is no such work.
+    bool computes(Time now) const {
+        if (backend_.has_tunnels()) return false;
+        const Duration hung_after =
+            backend_.spawned ? upstream_.settings.workers->restart.hung_after : Duration::zero();
+        const Duration may_take =
+            hung_after > Duration::zero() ? hung_after : upstream_.settings.timeouts.first_byte;
+        return is_at_work(checks_.fleet_.park().oldest_work(backend_.id(), generation_), may_take, now);
+    }
+
     void hear(Time now) {
         asked_ = false;
         give_back(now);
@@ -93,9 +104,11 @@ class HealthRound final : public Task {
         last_ = outcome.text;
         heard_at_ = now;
         const bool is_slow = outcome.is_busy || outcome.is_slow;
-        const CheckResult result = outcome.is_good               ? CheckResult::passed
-                                   : is_slow && makes_progress() ? CheckResult::busy
-                                                                 : CheckResult::failed;
+        // A machine that is gone has work on it too; but it accepts no connection.
+        const bool is_busy = is_slow && (makes_progress() || (outcome.accepted && computes(now)));
+        const CheckResult result = outcome.is_good ? CheckResult::passed
+                                   : is_busy       ? CheckResult::busy
+                                                   : CheckResult::failed;
         previous_ = asked_at_;
         note(result, now);
     }

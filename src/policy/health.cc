@@ -34,6 +34,10 @@ Duration first_check(const HealthRules& rules, double random) {
         static_cast<Duration::rep>(static_cast<double>(rules.interval.count()) * rules.jitter * random));
 }
 
+bool is_at_work(Time oldest_began, Duration may_take, Time now) {
+    return oldest_began != never && now < deadline_after(oldest_began, may_take);
+}
+
 Time hung_at(Time oldest_began, Time last_byte, Duration after) {
     if (oldest_began == never) return never;
     return deadline_after(std::max(oldest_began, last_byte), after);

@@ -128,6 +128,52 @@ def test_busy_is_not_dead(penstock, server):
     wait_state(proxy, one.address, "ready")
 
 
+@pytest.fixture
+def at_work(penstock, server):
+    """at_work(...): (proxy, server, client, gates): a server that computes one request, and nothing is heard of it,
+    be it asked for its health or anything else, until the gates are opened."""
+    def start(**settings):
+        one = server()
+        gates = [one.shuts("/work")]
+        proxy = penstock(servers=[{"address": one.address, "concurrency": 2}], threads=4, health_check={
+            **fast, "timeout": "20ms"}, **settings)
+        client = proxy.connect().get("/work")
+        eventually(lambda: one.count("/work") == 1, "the request at work")
+        gates.append(one.shuts("/health"))
+        return proxy, one, client, gates
+    return start
+
+
+def test_a_backend_that_computes_and_says_nothing_until_it_is_done_is_busy(at_work):
+    proxy, one, client, gates = at_work()
+    eventually(lambda: checks(proxy, one.address, "busy") >= 6, "slow checks, twice as many as take a backend out")
+    assert backend_of(proxy, one.address)["state"] == "ready"
+    for gate in gates:
+        gate.set()
+    assert client.read_response().status == 200
+    eventually(lambda: checks(proxy, one.address, "passed") >= 3, "checks that are answered again")
+    assert checks(proxy, one.address, "failed") == 0
+
+
+def test_a_backend_that_computes_for_longer_than_a_request_may_take_is_dead(at_work):
+    proxy, one, client, gates = at_work(timeouts={"first_byte": "200ms"})
+    assert_refused(client.read_response(), 504, "first_byte_timeout")
+    assert wait_state(proxy, one.address, "resting")["why"] == "unhealthy: GET /health: no answer in 20ms"
+    assert checks(proxy, one.address, "busy") >= 1
+    for gate in gates:
+        gate.set()
+    wait_state(proxy, one.address, "ready")
+
+
+def test_a_backend_at_work_that_answers_its_checks_with_an_error_is_not_well(at_work):
+    proxy, one, client, gates = at_work()
+    one.says(500, to="/health")
+    gates[1].set()
+    wait_state(proxy, one.address, "resting")
+    gates[0].set()
+    assert client.read_response().status == 200
+
+
 def workers_of(desk, **restart):
     return desk.workers(count=1, stop={"grace": "100ms"}, restart={"backoff": "10ms", **restart})
 

@@ -57,6 +57,14 @@ TEST_CASE("checks come in the interval, give or take the jitter; the first ones 
     CHECK(next_check({.interval = 10s, .jitter = 0}, 0.9) == 10s);
 }
 
+TEST_CASE("a backend is at work as long as its oldest work may take, and not without any") {
+    CHECK_FALSE(is_at_work(never, 10s, Time(100s)));
+    CHECK(is_at_work(Time(100s), 10s, Time(100s)));
+    CHECK(is_at_work(Time(100s), 10s, Time(110s) - 1ns));
+    CHECK_FALSE(is_at_work(Time(100s), 10s, Time(110s)));
+    CHECK(is_at_work(Time(100s), 0s, Time(100000s)));
+}
+
 TEST_CASE("a worker is hung when its oldest work and its last byte are both too long ago") {
     CHECK(hung_at(never, Time(5s), 10s) == never);
     CHECK(hung_at(Time(100s), Time(5s), 10s) == Time(110s));
