@@ -10,7 +10,9 @@
 
 namespace penstock {
 
-// Asks a server of somebody else's whether it accepts connections again: at once, then every second.
+// Asks a server of somebody else's whether it accepts connections again: at once, then every second. It takes
+// a free slot, as any use of a backend. But whether a server is alive must not hang on how busy the others
+// are, with which it may share a limit: where none was free for a second, it asks without one.
 class ServerProbe final : public Task {
   public:
     ServerProbe(Fleet& fleet, const LiveUpstream& upstream, BackendId backend, Address address)
@@ -28,19 +30,21 @@ class ServerProbe final : public Task {
 
     void start(uint32_t generation, Time now) {
         generation_ = generation;
-        if (!probe_.is_asking() && !again_.is_armed()) fleet_.loop_.turn().arm(again_, now);
+        if (probe_.is_asking() || again_.is_armed()) return;
+        due_ = now;
+        fleet_.loop_.turn().arm(again_, now);
     }
 
     void run(Time now) override {
+        const bool is_leaving = upstream_.backend(backend_).leaving;
         if (again_.expired()) {
             again_.disarm();
-            // Only whether it accepts: a request might wait in its queue for minutes.
-            Probe::Question question{address_, "", 0, upstream_.settings.timeouts.connect};
-            fleet_.secure(question, upstream_, backend_);
-            probe_.ask(std::move(question));
+            if (!is_leaving) ask(now);
             return;
         }
-        if (probe_.is_asking() || upstream_.backend(backend_).leaving) return;
+        if (probe_.is_asking()) return;
+        if (slot_) fleet_.give_back(slot_, now);
+        if (is_leaving) return;
         bool alive = probe_.outcome().is_good;
         if (told_ ? alive != told_alive_ : !alive)
             log::info("upstream {}: server {} is {}", upstream_.name(), address_.text,
@@ -50,19 +54,34 @@ class ServerProbe final : public Task {
         fleet_.tell(
             backend_,
             {alive ? BackendNews::Event::alive : BackendNews::Event::probe_failed, generation_, never, {}});
+        due_ = now + 1s;
         if (!alive)
-            fleet_.loop_.turn().arm(again_, now + 1s);
+            fleet_.loop_.turn().arm(again_, due_);
         else
             told_ = false;
     }
 
   private:
+    static constexpr Duration for_a_slot = 1s;
+    static constexpr Duration look_again = 50ms;
+
+    void ask(Time now) {
+        slot_ = fleet_.park_.probe(backend_, now);
+        if (!slot_ && now < due_ + for_a_slot) return fleet_.loop_.turn().arm(again_, now + look_again);
+        // Only whether it accepts: a request might wait in its queue for minutes.
+        Probe::Question question{address_, "", 0, upstream_.settings.timeouts.connect};
+        fleet_.secure(question, upstream_, backend_);
+        probe_.ask(std::move(question));
+    }
+
     Fleet& fleet_;
     const LiveUpstream& upstream_;
     const BackendId backend_;
     const Address address_;
     Probe probe_;
     Deadline again_;
+    Lease slot_;
+    Time due_{};  // the question
     uint32_t generation_ = 0;
     bool told_ = false;
     bool told_alive_ = false;

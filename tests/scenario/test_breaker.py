@@ -100,3 +100,20 @@ def test_an_overflow_never_feeds_ejection(penstock, scripted):
     assert {b["state"] for b in proxy.upstream()["backends"]} == {"ready"}
     at_work.respond()
     assert running.read_response().status == 200
+
+
+def test_a_suspect_server_is_asked_though_all_connections_are_in_use_elsewhere(penstock, scripted):
+    first, second = scripted(), scripted()
+    proxy = penstock(servers=[first, second], balance="first", threads=4, retry={"attempts": 0},
+                     circuit_breaker={"max_connections": 1})
+    failing = proxy.connect().get("/failing")
+    at_work = first.next_request()
+    client = proxy.connect().get("/next")
+    proxy.wait_queue(1)
+    at_work.close()
+    assert_refused(failing.read_response(), 502, "backend_reset")
+    held = second.next_request()        # it has the one connection
+    proxy.wait_log(rf"backend {first.address} is suspect")
+    eventually(lambda: proxy.upstream()["backends"][0]["state"] == "ready", "it is found alive all the same")
+    held.respond("yes")
+    assert client.read_response().body == b"yes"
