@@ -226,6 +226,12 @@ void Checks::queue(const Upstream& upstream, const std::string& path) {
                  "has no effect, because nothing limits how many requests run; write concurrency: 1, or "
                  "more");
         }
+        std::string breaker = path + ".circuit_breaker.max_pending_requests";
+        if (upstream.circuit_breaker.max_pending_requests > 0 && places_.has(breaker)) {
+            warn(breaker,
+                 "has no effect, because nothing limits how many requests run, so none waits; write "
+                 "concurrency: 1, or more, or max_requests beside it");
+        }
         return;
     }
     uint32_t pending = upstream.circuit_breaker.max_pending_requests;

@@ -179,14 +179,21 @@ void read_upstream(Section& s, Upstream& out) {
     s.duration("abandon_limit", out.abandon_limit);
     s.section("pool", [&out](Section& inner) { inner.duration("idle", out.pool.idle); });
     s.section("status", [&out](Section& inner) { read_status(inner, out.status); });
-    s.section("circuit_breaker",
-              [&out](Section& inner) { read_circuit_breaker(inner, out.circuit_breaker); });
+    bool has_max_retries = false;
+    s.section("circuit_breaker", [&](Section& inner) {
+        has_max_retries = inner.has("max_retries");
+        read_circuit_breaker(inner, out.circuit_breaker);
+    });
     s.section("outlier_detection",
               [&out](Section& inner) { read_outlier_detection(inner, out.outlier_detection.emplace()); });
     s.section("health_check",
               [&out](Section& inner) { read_health_check(inner, out.health_check.emplace()); });
     s.duration("slow_start", out.slow_start);
-    s.section("retry", [&out](Section& inner) { read_retry(inner, out.retry); });
+    s.section("retry", [&](Section& inner) {
+        // Who gives a budget wants it to decide, and the few that are allowed without one never reach it.
+        if (inner.has("budget") && !has_max_retries) out.circuit_breaker.max_retries = 0;
+        read_retry(inner, out.retry);
+    });
 }
 
 }  // namespace penstock

@@ -30,6 +30,18 @@ TEST_CASE("a queue where nothing is limited is warned of") {
     CHECK(warnings_of(with_workers("queue: {size: 5}")) == "");
 }
 
+TEST_CASE("max_pending_requests where nothing is limited is warned of, with or without a queue section") {
+    const std::string_view without_effect =
+        "upstreams.a.circuit_breaker.max_pending_requests: has no effect, because nothing limits how many "
+        "requests run, so none waits; write concurrency: 1, or more, or max_requests beside it\n";
+    CHECK(warnings_of(with_server("circuit_breaker: {max_pending_requests: 5}")).ends_with(without_effect));
+    CHECK(warnings_of(with_server("queue: {size: 5}, circuit_breaker: {max_pending_requests: 5}"))
+              .find(without_effect) != std::string::npos);
+    CHECK(warnings_of(with_server("circuit_breaker: {max_pending_requests: 0}")) == "");
+    CHECK(warnings_of(with_server("circuit_breaker: {max_pending_requests: 5, max_requests: 9}")) == "");
+    CHECK(warnings_of(with_workers("circuit_breaker: {max_pending_requests: 5}")) == "");
+}
+
 TEST_CASE("bodies that may wait beyond limits.memory are warned of") {
     CHECK(warnings_of(with_server("concurrency: 1, buffer: {request: 16MiB}, queue: {bytes: 2GiB}")) ==
           "p.yaml:1:83: upstreams.a.queue: up to 1600MiB of bodies may wait, but limits.memory is 1GiB: what "

@@ -284,6 +284,16 @@ TEST_CASE("statuses after which to try again stand beside the conditions, by num
     CHECK(all.max_backoff == 2s);
 }
 
+TEST_CASE("a retry budget that is given decides alone, unless max_retries is given too") {
+    auto most = [](std::string_view settings) {
+        return upstream(with_server(settings)).circuit_breaker.max_retries;
+    };
+    CHECK(most("retry: {attempts: 2}") == 3);
+    CHECK(most("retry: {budget: 50%}") == 0);
+    CHECK(most("retry: {budget: 50%}, circuit_breaker: {max_requests: 7}") == 0);
+    CHECK(most("retry: {budget: 50%}, circuit_breaker: {max_retries: 8}") == 8);
+}
+
 TEST_CASE("a section that is switched on by being there has its own defaults") {
     CHECK(*upstream(with_server("outlier_detection: {}")).outlier_detection == OutlierDetection{});
     CHECK(*upstream(with_server("health_check: {}")).health_check == HealthCheck{});
