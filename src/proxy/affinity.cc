@@ -65,23 +65,21 @@ std::string_view sticky_cookie(const Sticky& sticky, uint64_t identity, Arena& a
     return {text, static_cast<size_t>(end - text)};
 }
 
-// HTTP/2 clients may send several fields, a cookie each.
+std::string_view value_of_cookie(std::string_view pair, std::string_view name) {
+    pair = without_ows(pair);
+    if (!pair.starts_with(name) || pair.size() <= name.size() || pair[name.size()] != '=') return {};
+    pair.remove_prefix(name.size() + 1);
+    if (pair.size() >= 2 && pair.front() == '"' && pair.back() == '"') pair = pair.substr(1, pair.size() - 2);
+    return pair;
+}
+
 std::string_view cookie_of(const Head& head, std::string_view name) {
-    for (const Field& field : head) {
-        if (field.id != FieldId::cookie) continue;
-        std::string_view rest = head.value(field);
-        while (!rest.empty()) {
-            const size_t end = rest.find(';');
-            std::string_view pair = without_ows(rest.substr(0, end));
-            rest.remove_prefix(end == rest.npos ? rest.size() : end + 1);
-            if (!pair.starts_with(name) || pair.size() <= name.size() || pair[name.size()] != '=') continue;
-            pair.remove_prefix(name.size() + 1);
-            if (pair.size() >= 2 && pair.front() == '"' && pair.back() == '"')
-                pair = pair.substr(1, pair.size() - 2);
-            return pair;
-        }
-    }
-    return {};
+    std::string_view found;
+    each_cookie(head, name, [&](std::string_view value) {
+        found = value;
+        return false;
+    });
+    return found;
 }
 
 std::string_view parameter_of(std::string_view query, std::string_view name) {

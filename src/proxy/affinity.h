@@ -28,7 +28,27 @@ uint64_t affinity_key(const Balance& balance, const Asking& asking);
 // The value of Set-Cookie.
 std::string_view sticky_cookie(const Sticky& sticky, uint64_t identity, Arena& arena);
 
-std::string_view cookie_of(const Head& head, std::string_view name);  // empty where there is none
+// The pair's value if it is the cookie of that name, else empty; without quotes.
+std::string_view value_of_cookie(std::string_view pair, std::string_view name);
+// Each value of the cookie of that name that is not empty, from the first, until see(value) says false.
+// HTTP/2 clients may send several fields, a cookie each.
+template <class See>
+void each_cookie(const Head& head, std::string_view name, See see);
+std::string_view cookie_of(const Head& head, std::string_view name);  // the first; empty where there is none
 std::string_view parameter_of(std::string_view query, std::string_view name);
+
+template <class See>
+void each_cookie(const Head& head, std::string_view name, See see) {
+    for (const Field& field : head) {
+        if (field.id != FieldId::cookie) continue;
+        std::string_view rest = head.value(field);
+        while (!rest.empty()) {
+            const size_t end = rest.find(';');
+            const std::string_view value = value_of_cookie(rest.substr(0, end), name);
+            rest.remove_prefix(end == rest.npos ? rest.size() : end + 1);
+            if (!value.empty() && !see(value)) return;
+        }
+    }
+}
 
 }  // namespace penstock

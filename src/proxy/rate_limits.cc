@@ -34,11 +34,15 @@ RoutePattern pattern_of(const Match& match) {
     return {match.host, match.path, match.prefix, match.methods, match.headers};
 }
 
+// The rate over as many of its periods as hold a burst: what is left of a quota is never more than the quota.
 std::string policy_of(const RateLimit& limit) {
     std::string text;
-    if (limit.rate)
-        text = fmt::format(R"("{}";q={};w={})", limit.name, limit.rate->count,
-                           std::chrono::duration_cast<std::chrono::seconds>(limit.rate->per).count());
+    if (limit.rate) {
+        const uint64_t periods = (std::max<uint64_t>(limit.burst, 1) - 1) / limit.rate->count + 1;
+        const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(limit.rate->per).count();
+        text = fmt::format(R"("{}";q={};w={})", limit.name, periods * limit.rate->count,
+                           periods * static_cast<uint64_t>(seconds));
+    }
     if (limit.concurrency > 0)
         text += fmt::format(R"({}"{}{}";q={};qu="concurrent-requests")", text.empty() ? "" : ", ", limit.name,
                             limit.rate ? concurrency_mark : "", limit.concurrency);
@@ -70,6 +74,36 @@ std::string_view address_key(std::string_view text, unsigned prefix, char* room)
     }
     std::memcpy(room, ip, address_bytes);
     return {room, address_bytes};
+}
+
+// Who says two things is nobody in particular: the first may be what its backend goes by, or the last, or
+// both together. If any of them were the key, another one beside it would make anybody somebody new; so all
+// that say two things are one. No value has a zero byte.
+constexpr std::string_view many_things("\0", 1);
+
+// False: enough is known.
+bool join(std::string_view& key, std::string_view value) {
+    if (!key.empty() && key != value)
+        key = many_things;
+    else
+        key = value;
+    return key != many_things;
+}
+
+std::string_view header_key(const Head& head, std::string_view name) {
+    std::string_view key;
+    for (const Field& field : head) {
+        const std::string_view value = head.value(field);
+        if (value.empty() || !equal_ignoring_case(head.name(field), name)) continue;
+        if (!join(key, value)) break;
+    }
+    return key;
+}
+
+std::string_view cookie_key(const Head& head, std::string_view name) {
+    std::string_view key;
+    each_cookie(head, name, [&](std::string_view value) { return join(key, value); });
+    return key;
 }
 
 // What the request says that it costs. False: something that is no cost.
@@ -116,8 +150,8 @@ bool RateLimits::key_of(const Limit& limit, const LimitedRequest& request, const
     switch (settings.key) {
         case LimitKey::global: return true;
         case LimitKey::client_ip: key = address_key(request.client, settings.ipv6_prefix, room); return true;
-        case LimitKey::header: key = request.head.value_of(settings.key_name); break;
-        case LimitKey::cookie: key = cookie_of(request.head, settings.key_name); break;
+        case LimitKey::header: key = header_key(request.head, settings.key_name); break;
+        case LimitKey::cookie: key = cookie_key(request.head, settings.key_name); break;
         case LimitKey::path: {
             key = match.captured(settings.key_name);
             RouteMatch routed;

@@ -142,6 +142,25 @@ def test_a_header_is_a_key_and_a_request_without_it_is_not_limited(limited):
     assert statuses(proxy, 3) == [200] * 3
 
 
+def test_a_second_value_beside_it_makes_no_other_key(limited):
+    """Whatever its backend goes by, the first, the last or all of them."""
+    proxy = limited({"key": "header:x-api-key", "rate": "1/h"})
+    assert statuses(proxy, 2, fields="x-api-key: me\r\n") == [200, 429]
+    assert [proxy.get(fields=f"x-api-key: r{n}\r\nx-api-key: me\r\n").status for n in range(3)] == [200, 429, 429]
+    assert [proxy.get(fields=f"x-api-key: me\r\nX-Api-Key: r{n}\r\n").status for n in range(3)] == [429, 429, 429]
+    assert statuses(proxy, 1, fields="x-api-key: me\r\nx-api-key: me\r\n") == [429], "it says the same twice"
+    assert statuses(proxy, 1, fields="x-api-key:\r\nx-api-key: me\r\n") == [429], "it says one thing"
+    assert statuses(proxy, 2, fields="x-api-key: you\r\n") == [200, 429]
+
+
+def test_a_second_cookie_beside_it_makes_no_other_key(limited):
+    proxy = limited({"key": "cookie:sid", "rate": "1/h"})
+    assert statuses(proxy, 2, fields="cookie: sid=me\r\n") == [200, 429]
+    assert [proxy.get(fields=f"cookie: sid=r{n}; sid=me\r\n").status for n in range(3)] == [200, 429, 429]
+    assert [proxy.get(fields=f"cookie: sid=me\r\ncookie: sid=r{n}\r\n").status for n in range(3)] == [429, 429, 429]
+    assert statuses(proxy, 1, fields='cookie: sid=me; sid="me"; sid=\r\n') == [429]
+
+
 def test_a_long_key_is_told_from_another_that_begins_alike(limited):
     proxy = limited({"key": "header:authorization", "rate": "1/h"})
     begin = "Bearer " + "x" * 8000
@@ -327,6 +346,13 @@ def test_answers_say_what_is_left_and_refusals_when_it_is_there_again(limited):
     assert refused["retry-after"] == "60"
     assert refused["ratelimit-policy"] == answer["ratelimit-policy"]
     assert refused["ratelimit"].startswith('"limit-0";r=0;t=120, "limit-1";r=4')
+
+
+def test_no_more_is_left_of_a_quota_than_the_quota(limited):
+    proxy = limited({"key": "global", "rate": "20/s", "burst": 30})
+    answer = proxy.get()
+    assert answer["ratelimit-policy"] == '"limit-0";q=40;w=2', "the rate, over periods that hold the burst"
+    assert answer["ratelimit"] == '"limit-0";r=29;t=1'
 
 
 def test_a_limit_can_keep_its_numbers_to_itself(limited):
