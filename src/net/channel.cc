@@ -254,9 +254,10 @@ void Channel::shut() {
     want_flush();
 }
 
-void Channel::finish() {
+void Channel::finish(bool more_may_come) {
     shut();
     finishing_ = true;
+    nothing_comes_ = !more_may_come && input().empty() && !readable_;
     paused_ = false;
     discard_input();
     if (readable_) loop_.turn().mark(user_);  // its run() resumes
@@ -297,7 +298,7 @@ void Channel::flush(Time now) {
     }
     if (is_unix_ && !write_failed_) watch(out.empty() ? EV_READ | EV_CLOSED : EV_READ | EV_WRITE | EV_CLOSED);
     if (output_bytes() == 0 && shut_ && !shut_done_) {
-        ::shutdown(fd_, SHUT_WR);
+        if (!nothing_comes_) ::shutdown(fd_, SHUT_WR);
         shut_done_ = true;
         if (finishing_ || tell_when_drained_) loop_.turn().mark(user_);
     }

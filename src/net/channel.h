@@ -118,11 +118,12 @@ class Channel final : public Output {
     void shut();
     bool is_shut() const { return shut_; }
     // As shut(), and from here on the input is thrown away, up to 1 MiB, until the other side has closed;
-    // then `finished()`. Without it a client that still uploads sees a reset instead of our last words.
-    void finish();
+    // then `finished()`. Without it a client that still uploads sees a reset instead of our last words. Where
+    // nothing more can come, it is over with the output, and closing is all that the other side sees.
+    void finish(bool more_may_come = true);
     bool finished() const {
-        return dead_ ||
-               (finishing_ && (write_failed_ || (shut_done_ && at_end_) || discarded_ > most_discarded));
+        return dead_ || (finishing_ && (write_failed_ || (shut_done_ && (at_end_ || nothing_comes_)) ||
+                                        discarded_ > most_discarded));
     }
     void reset_on_close() {
         if (fd_ >= 0) penstock::reset_on_close(fd_);
@@ -178,6 +179,7 @@ class Channel final : public Output {
     bool shut_ : 1 = false;
     bool shut_done_ : 1 = false;
     bool finishing_ : 1 = false;
+    bool nothing_comes_ : 1 = false;  // but what the other side has said it would not send
     bool tell_when_drained_ : 1 = false;
     bool filling_ : 1 = false;
     bool socket_readable_ : 1 = false;  // readable_, but for what TLS holds

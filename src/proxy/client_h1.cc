@@ -362,7 +362,7 @@ void ClientH1::ended(Time now) {
         return close();
     }
     // A request that was refused while its body was coming: the connection is kept if the rest is short.
-    if (!keep_ || loop_.draining()) return finish(now);
+    if (!keep_ || loop_.draining()) return finish(now, !complete || exchange.request.framing.keep_alive);
     if (complete || body_reader_.is_complete()) return next_request(now);
     state_ = State::skipping;
     loop_.turn().arm(deadline_, deadline_after(now, loop_.config().limits.client_body_timeout));
@@ -377,9 +377,11 @@ void ClientH1::next_request(Time now) {
     loop_.turn().mark(*this);
 }
 
-void ClientH1::finish(Time now) {
+// A client that has said itself that this was its last request sends nothing more: waiting for its end would
+// only cost a wake-up.
+void ClientH1::finish(Time now, bool more_may_come) {
     state_ = State::finishing;
-    channel_.finish();
+    channel_.finish(more_may_come);
     const Limits& limits = loop_.config().limits;
     Duration patience = channel_.output_bytes() > Channel::most_output / 4
                             ? std::max(finish_time, limits.client_write_timeout)

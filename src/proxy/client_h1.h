@@ -70,7 +70,7 @@ class ClientH1 final : public ChannelUser, public Mortal, public ClientSide {
     void write_end();
     bool keeps_connection() const;
     void next_request(Time now);
-    void finish(Time now);
+    void finish(Time now, bool more_may_come = true);
     void close();
     void count_bytes();
 

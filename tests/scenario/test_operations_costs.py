@@ -76,3 +76,4 @@ def test_a_connection_under_tls_is_told_to_the_kernel_once_whoever_goes_on_with_
     calls = system_calls(proxy, Connections(), 100)
     assert calls["epoll_ctl"] <= 2 * 102, calls      # it comes, and it goes
     assert calls["sendmsg"] <= 4 * 102, calls        # hello; tickets; request; answer and goodbye
+    assert "shutdown" not in calls, calls            # it said that it sends no more: nobody waits for its end
