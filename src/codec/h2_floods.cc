@@ -20,7 +20,8 @@ constexpr Allowance allowances[] = {
     {"provoked_reset", 100, 10},
     // Beside those that DATA earns: to see whether we are still there.
     {"ping", 500, 100},
-    {"settings", 50, 5},
+    // A proxy asks with them whether a reset was read, as we do: one for each reset at most.
+    {"settings", 250, 60},
     // Some libraries end a stream with one, none sends many without an end.
     {"empty_data", 100, 10},
     // Old Firefox makes a tree of six; others reprioritize what they have open.

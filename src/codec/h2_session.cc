@@ -26,7 +26,7 @@ bool sends_nothing_more(const Message& message) {
 void H2User::request(int32_t, const H2Head&) {}
 bool H2User::response(H2Stream&, const H2Head&) { return true; }
 void H2User::going_away(int32_t, H2Error) {}
-void H2User::pong() {}
+void H2User::answered() {}
 void H2User::said_reset(H2Error) {}
 
 H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, ChunkPool& chunks, H2User& user)
@@ -103,7 +103,9 @@ bool H2Session::judge(uint8_t type, uint8_t flags, size_t length, int32_t id) {
             if (pings_out_ == 0) return count(H2Flood::priority);  // nobody had asked
             --pings_out_;
             return true;
-        case NGHTTP2_SETTINGS: return count(H2Flood::settings);
+        case NGHTTP2_SETTINGS:
+            return (flags & NGHTTP2_FLAG_ACK) ||
+                   count(H2Flood::settings);  // nghttp2 takes one for each of ours
         case NGHTTP2_WINDOW_UPDATE: return count(H2Flood::window_update);
         case NGHTTP2_GOAWAY:
         case NGHTTP2_PUSH_PROMISE: return true;
@@ -125,7 +127,13 @@ bool H2Session::take(const nghttp2_frame& frame) {
             user_.going_away(frame.goaway.last_stream_id, static_cast<H2Error>(frame.goaway.error_code));
             return true;
         case NGHTTP2_PING:
-            if (frame.hd.flags & NGHTTP2_FLAG_ACK) user_.pong();
+            if (frame.hd.flags & NGHTTP2_FLAG_ACK) user_.answered();
+            return true;
+        case NGHTTP2_SETTINGS:
+            if (!(frame.hd.flags & NGHTTP2_FLAG_ACK))
+                settings_came_ = true;
+            else if (std::exchange(settings_heard_, true))
+                user_.answered();
             return true;
         default: return true;
     }
@@ -362,7 +370,7 @@ void H2Session::end(H2Error code) {
     nghttp2_submit_goaway(session_, NGHTTP2_FLAG_NONE, last, static_cast<uint32_t>(code), nullptr, 0);
 }
 
-void H2Session::ping() { nghttp2_submit_ping(session_, NGHTTP2_FLAG_NONE, nullptr); }
+void H2Session::ask() { nghttp2_submit_settings(session_, NGHTTP2_FLAG_NONE, nullptr, 0); }
 
 void H2Session::terminate(H2Error code) {
     nghttp2_session_terminate_session(session_, static_cast<uint32_t>(code));

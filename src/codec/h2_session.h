@@ -72,8 +72,8 @@ class H2User {
     // The other end will open (client: answer) no stream above `last`. Those above are closed one by one,
     // with refused_stream: they were not looked at.
     virtual void going_away(int32_t last, H2Error code);
-    // Our PING came back.
-    virtual void pong();
+    // What we asked is answered: all that was sent before has been read.
+    virtual void answered();
     // A reset of ours is on its way; nghttp2's own are among them.
     virtual void said_reset(H2Error code);
 
@@ -106,6 +106,7 @@ class H2Session {
     bool is_reading_head() const { return reading_head_; }  // it has begun, and is not complete
     bool failed() const { return failed_; }
     H2Flood flood() const { return flood_; }  // what it was cut off for
+    bool settings_came() const { return settings_came_; }
 
     // --- advance (bind also inside request())
     void bind(H2Stream& stream, int32_t id);
@@ -128,7 +129,9 @@ class H2Session {
     // follows has come back (or the user has waited enough), which was the last one.
     void announce_end();
     void end(H2Error code = H2Error::no_error);
-    void ping();                   // pong() when it has come back
+    // answered() once all that was sent before is read. By SETTINGS, which are acknowledged as a PING is:
+    // gRPC servers count PINGs to which they have sent nothing, and end the connection at the fourth.
+    void ask();
     void terminate(H2Error code);  // GOAWAY, and nothing else
 
     size_t open_streams() const { return open_streams_; }
@@ -170,8 +173,10 @@ class H2Session {
     int32_t reset_by_them_ = 0;
     H2Flood flood_ = H2Flood::none;
     bool reading_head_ = false;
-    bool failed_ = false;  // nothing more is read
-    bool broken_ = false;  // nothing more is written
+    bool settings_came_ = false;   // theirs
+    bool settings_heard_ = false;  // those that we sent first
+    bool failed_ = false;          // nothing more is read
+    bool broken_ = false;          // nothing more is written
 };
 
 }  // namespace penstock

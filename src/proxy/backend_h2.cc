@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "proxy/backend_tls.h"
 #include "proxy/data_loop.h"
 #include "proxy/dialing.h"
@@ -14,6 +15,11 @@ namespace {
 constexpr size_t most_streams = 1024;
 // How long our goodbye may take to leave.
 constexpr Duration leave_time = 2s;
+// A connection that has not answered for so long, or not taken a byte of what waits for it, gets no new
+// streams. Longer than any way and back; and what it costs a backend that was only busy is one more
+// connection.
+constexpr Duration answer_time = 1s;
+constexpr Duration write_time = 5s;
 
 }  // namespace
 
@@ -59,19 +65,35 @@ int BackendH2::dial(const SocketAddress& address, Time now) {
 
 bool BackendH2::takes_more() const {
     if (state_ != State::dialing && state_ != State::open) return false;
-    if (going_away_ || broken_) return false;
+    if (going_away_ || broken_ || channel_.write_failed() || is_silent(loop_.turn().now())) return false;
     uint32_t limit = upstream_.backend(backend_).requests_per_connection;
     if (limit && served_ >= limit) return false;
     // Before its SETTINGS have come, what the last connection to this backend learned from them.
-    size_t allowed = settings_came_ ? session_.most_streams() : pool_.streams_allowed(backend_);
+    size_t allowed = session_.settings_came() ? session_.most_streams() : pool_.streams_allowed(backend_);
     return stream_count_ < std::min(allowed, most_streams);
 }
 
+bool BackendH2::is_silent(Time now) const {
+    if (asked_since_ != never && now - asked_since_ >= answer_time) return true;
+    return channel_.output_bytes() > 0 && now - channel_.last_sent() >= write_time;
+}
+
 void BackendH2::add(BackendStream& stream) {
-    if (state_ == State::open) deadline_.disarm();
     streams_.push_back(stream);
     ++stream_count_;
     ++served_;
+    watch();
+}
+
+// Arms the clock of an open connection.
+void BackendH2::watch() {
+    if (state_ != State::open) return;
+    Time at = never;
+    if (stream_count_ == 0)
+        at = deadline_after(idle_since_, upstream_.settings.pool.idle);
+    else if (asked_since_ != never && !upstream_.backend(backend_).spawned)
+        at = deadline_after(asked_since_, upstream_.settings.abandon_grace);
+    loop_.turn().arm(deadline_, at);
 }
 
 void BackendH2::remove(BackendStream& stream, Time now) {
@@ -84,7 +106,8 @@ void BackendH2::remove(BackendStream& stream, Time now) {
     if (state_ != State::open) return;
     Duration idle = upstream_.settings.pool.idle;
     if (!takes_more() || loop_.draining() || idle <= Duration::zero()) return leave();
-    loop_.turn().arm(deadline_, now + idle);
+    idle_since_ = now;
+    watch();
     count_bytes();
 }
 
@@ -102,11 +125,13 @@ void BackendH2::leave() {
     want_flush();
 }
 
-// nghttp2 sends a PING before all that waits: it is given to it once that is out.
-uint64_t BackendH2::ping_behind() {
-    ping_wanted_ = true;
+// nghttp2 sends it before all that waits: it is given to it once that is out.
+uint64_t BackendH2::ask(Time now) {
+    question_waits_ = true;
+    if (asked_since_ == never) asked_since_ = now;
+    watch();
     want_flush();
-    return pings_sent_ + 1;
+    return questions_ + 1;
 }
 
 void BackendH2::want_flush() {
@@ -147,10 +172,7 @@ void BackendH2::fill() {
     if (state_ == State::closed) return channel_.discard_input();
     if (state_ == State::dialing) return loop_.turn().mark(*this);
     if (!session_.receive(channel_.input(), loop_.loop().now())) broken_ = true;
-    if (!channel_.input().empty()) {
-        settings_came_ = true;  // they come first
-        pool_.learn_streams(backend_, session_.most_streams());
-    }
+    if (session_.settings_came()) pool_.learn_streams(backend_, session_.most_streams());
     channel_.discard_input();
     // Somebody waits for more than came now.
     if (stream_count_ > 0 && !channel_.readable() && !channel_.fin_seen()) channel_.look_for_reset();
@@ -173,10 +195,13 @@ void BackendH2::going_away(int32_t, H2Error) {
     loop_.turn().mark(*this);
 }
 
-void BackendH2::pong() {
-    ping_is_out_ = false;
-    for (BackendStream* at = streams_.front(); at; at = streams_.next(*at)) at->answered_ping(pings_sent_);
-    if (ping_wanted_) want_flush();
+void BackendH2::answered() {
+    if (!question_is_out_) return;
+    question_is_out_ = false;
+    asked_since_ = question_waits_ ? loop_.loop().now() : never;
+    for (BackendStream* at = streams_.front(); at; at = streams_.next(*at)) at->heard(questions_);
+    watch();
+    if (question_waits_) want_flush();
 }
 
 void BackendH2::said_reset(H2Error code) { loop_.stats().http2_reset(Wire::backend, code); }
@@ -186,11 +211,11 @@ void BackendH2::said_reset(H2Error code) { loop_.stats().http2_reset(Wire::backe
 void BackendH2::flush(Time now) {
     if (state_ == State::closed || state_ == State::dialing) return;
     bool good = session_.send();
-    if (good && ping_wanted_ && !ping_is_out_ && channel_.has_room()) {
-        session_.ping();
-        ping_wanted_ = false;
-        ping_is_out_ = true;
-        ++pings_sent_;
+    if (good && question_waits_ && !question_is_out_ && channel_.has_room()) {
+        session_.ask();
+        question_waits_ = false;
+        question_is_out_ = true;
+        ++questions_;
         good = session_.send();
     }
     if (!good || session_.is_over()) {  // it said GOAWAY for what it could not understand
@@ -222,12 +247,17 @@ void BackendH2::run(Time now) {
             note_handshake(channel_, loop_, upstream_, backend_);
             return opened();
         case State::open: {
+            // What was said before the end is still there, and then the end.
+            if (channel_.write_failed() && !channel_.dead()) channel_.expect_input();
             if (channel_.readable() && !channel_.dead()) channel_.resume();
-            // Where only writing has failed, there may be more to read than one turn takes.
-            bool over = channel_.dead() || channel_.at_end() || broken_ ||
-                        (channel_.write_failed() && !channel_.readable());
-            if (over) return lose(Cause::backend_reset);
+            if (channel_.dead() || channel_.at_end() || broken_) return lose(Cause::backend_reset);
             if (stream_count_ == 0 && (going_away_ || deadline_.expired())) return leave();
+            if (deadline_.expired()) {
+                log::warn("upstream {}: server {}: a connection has not answered for {}: closed",
+                          upstream_.name(), upstream_.backend(backend_).name(),
+                          format_duration(upstream_.settings.abandon_grace));
+                return lose(Cause::backend_reset);
+            }
             want_flush();  // there may be room again
             return;
         }
@@ -243,7 +273,7 @@ void BackendH2::run(Time now) {
 
 void BackendH2::opened() {
     state_ = State::open;
-    deadline_.disarm();
+    watch();
     for (BackendStream* at = streams_.front(); at; at = streams_.next(*at)) at->connection_opened();
     if (stream_count_ == 0) leave_if_idle();
     channel_.resume();  // its settings may have come with the end of a handshake

@@ -8,8 +8,12 @@
 //
 // A stream outlives no connection: when that is lost, each is told, and its link cut. Both free themselves in
 // reap. What HTTP/2 permits as proof of an abandoned stream's end: its END_STREAM or reset by the worker, the
-// connection's end, or, where we reset the stream, the answer to a PING that was sent behind the reset: the
-// worker has read then that nobody waits. (In HTTP/1 that is the EOF that follows our half-close.)
+// connection's end, or, where we reset the stream, the answer to what was asked behind the reset: the worker
+// has read then that nobody waits. (In HTTP/1 that is the EOF that follows our half-close.)
+//
+// A connection can be dead without a word. So whenever a stream is abandoned it is asked whether it still
+// reads; as long as it does not say so it gets no new streams, and at abandon_grace it is lost, unless its
+// worker is ours: that one may be busy, and is the park's to judge.
 #pragma once
 
 #include "base/list.h"
@@ -49,7 +53,7 @@ class BackendStream final : public BackendSide,
     bool take_head(const H2Head& head);
     void moved();
     void ended(H2Error code, bool by_them);
-    void answered_ping(uint64_t number);
+    void heard(uint64_t number);  // all that was said before this question
 
     void wake(Time now) override;
     void cancel(Cause cause, Time now) override;
@@ -69,6 +73,7 @@ class BackendStream final : public BackendSide,
     void abandoned_work_is_over(Outcome outcome, Time now);
     void unbind(Time now);
     void close();
+    void note_not_connected();
 
     DataLoop& loop_;
     BackendH2Pool& pool_;
@@ -77,8 +82,8 @@ class BackendStream final : public BackendSide,
     Exchange* exchange_;
     Lease lease_;
     Asked asked_;
-    uint64_t ping_ = 0;  // abandoned and reset: the number of the PING behind the reset
-    Time last_sent_{};   // once the connection is gone
+    uint64_t question_ = 0;  // abandoned and reset: the number of the one behind the reset
+    Time last_sent_{};       // once the connection is gone
     Cause abandoned_for_ = Cause::none;
     ModelLabel model_ = ModelLabel::none;
     State state_ = State::live;
@@ -109,7 +114,9 @@ class BackendH2 final : public ChannelUser,
     void add(BackendStream& stream);
     void remove(BackendStream& stream, Time now);  // its end; the last one's may be the connection's
     H2Session& session() { return session_; }
-    uint64_t ping_behind();  // the number of a PING that goes out behind all that was said so far
+    // Whether it still reads: the number of the question, which goes out behind all that was said so far.
+    uint64_t ask(Time now);
+    void retire() { going_away_ = true; }  // no new streams
     void want_flush();
     Time last_sent() const { return channel_.last_sent(); }
     void leave_if_idle();
@@ -125,7 +132,7 @@ class BackendH2 final : public ChannelUser,
     void moved(H2Stream& stream) override;
     void closed(H2Stream& stream, H2Error code, bool by_them) override;
     void going_away(int32_t last, H2Error code) override;
-    void pong() override;
+    void answered() override;
     void said_reset(H2Error code) override;
     bool has_room() const override { return channel_.has_room(); }
     void write(std::string_view bytes) override { channel_.write(bytes); }
@@ -135,6 +142,8 @@ class BackendH2 final : public ChannelUser,
     enum class State : uint8_t { dialing, open, leaving, closed };
 
     void opened();
+    void watch();
+    bool is_silent(Time now) const;
     void lose(Cause cause);
     void leave();
     void count_bytes();
@@ -146,19 +155,20 @@ class BackendH2 final : public ChannelUser,
     const uint32_t generation_;
     Channel channel_;
     SocketAddress dialed_;
-    Deadline deadline_;  // dialing: try again; open and idle: pool.idle; leaving: long enough
+    Deadline deadline_;  // dialing: try again; open: pool.idle, or an answer's time; leaving: long enough
     H2Session session_;
     List<BackendStream, StreamsTag> streams_;
     size_t stream_count_ = 0;
-    uint64_t served_ = 0;  // streams, those that are open too
-    uint64_t pings_sent_ = 0;
+    uint64_t served_ = 0;     // streams, those that are open too
+    uint64_t questions_ = 0;  // that are out, or were
+    Time asked_since_ = never;
+    Time idle_since_{};
     uint64_t counted_in_ = 0, counted_out_ = 0;
     State state_ = State::dialing;
-    bool settings_came_ = false;
-    bool going_away_ = false;  // the backend said so
+    bool going_away_ = false;  // the backend said so, or we
     bool broken_ = false;      // what it sends cannot be understood any more
-    bool ping_wanted_ = false;
-    bool ping_is_out_ = false;
+    bool question_waits_ = false;
+    bool question_is_out_ = false;
 };
 
 }  // namespace penstock

@@ -99,8 +99,8 @@ void BackendStream::ended(H2Error code, bool by_them) {
     fail(Cause::backend_reset);  // where the response is complete, this does nothing
 }
 
-void BackendStream::answered_ping(uint64_t number) {
-    if (state_ != State::abandoned || ping_ == 0 || ping_ > number) return;
+void BackendStream::heard(uint64_t number) {
+    if (state_ != State::abandoned || question_ == 0 || question_ > number) return;
     heard_ = true;
     loop_.turn().mark(*this);
 }
@@ -157,6 +157,7 @@ BackendSide::Remains BackendStream::take_remains(Time now) {
         outcome = Outcome::stale;
     else if (answer_begun)
         outcome = Outcome::cut;
+    if (!connected) note_not_connected();
     if (!ended_ && connection_) connection_->session().reset(*this, H2Error::cancel);
     unbind(now);
     Remains remains{std::move(lease_), {outcome, Keep::closed}};
@@ -168,6 +169,7 @@ void BackendStream::cancel(Cause cause, Time now) {
     bool request_sent = exchange_->request.is_sent();
     bool complete = exchange_->response.is_complete();
     if (!ran_ || refused_) {
+        if (cause == Cause::connect_failure) note_not_connected();
         Outcome outcome = ran_                              ? Outcome::stale
                           : cause == Cause::connect_failure ? Outcome::connect_failed
                                                             : Outcome::unused;
@@ -179,6 +181,11 @@ void BackendStream::cancel(Cause cause, Time now) {
     }
     if (complete) return release(now);
     abandon(cause, request_sent, exchange_->is_backends_fault(cause, now), now);
+}
+
+// Others would wait for it just as long.
+void BackendStream::note_not_connected() {
+    if (connection_ && !connection_->is_open()) connection_->retire();
 }
 
 // Nobody waits for the answer; the worker may still be at it, so the slot stays taken until it has ended, or
@@ -200,10 +207,11 @@ void BackendStream::abandon(Cause cause, bool request_sent, bool too_slow, Time 
     H2Session& session = connection_->session();
     if (close_it || ended_) {
         session.reset(*this, H2Error::cancel);
-        ping_ = connection_->ping_behind();
+        question_ = connection_->ask(now);
     } else {
         discards = true;
         session.refill(*this);
+        connection_->ask(now);
     }
     connection_->want_flush();
 }
@@ -212,7 +220,7 @@ void BackendStream::run(Time now) {
     if (state_ != State::abandoned) return;
     if (loop_.park().is_over(lease_) || heard_)
         abandoned_work_is_over(Outcome::cut, now);
-    else if (ended_ && ping_ == 0)
+    else if (ended_ && question_ == 0)
         abandoned_work_is_over(whole_ ? Outcome::answered : Outcome::cut, now);
     else if (!connection_)
         abandoned_work_is_over(Outcome::cut, now);

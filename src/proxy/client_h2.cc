@@ -91,7 +91,7 @@ void ClientH2::closed(H2Stream& stream, H2Error code, bool by_them) {
 void ClientH2::said_reset(H2Error code) { loop_.stats().http2_reset(Wire::client, code); }
 
 // What was on its way when we announced our end has come.
-void ClientH2::pong() {
+void ClientH2::answered() {
     if (state_ != State::leaving) return;
     announced_ = Time{};
     loop_.turn().mark(*this);
@@ -130,8 +130,8 @@ void ClientH2::flush(Time now) {
         channel_.finish();
     }
     if (session_.wants_send()) channel_.tell_when_drained();
+    channel_.unlink();  // it has its turn now; what it cannot send it asks for again
     channel_.flush(now);
-    channel_.unlink();  // it has had its turn
     note_unsent(now);
     bool over = session_.is_over() && (state_ == State::open || state_ == State::leaving);
     if (over) loop_.turn().mark(*this);
@@ -173,6 +173,7 @@ Time ClientH2::due() const {
 
 void ClientH2::run(Time now) {
     count_bytes();
+    if (loop_.draining()) drain();  // it may have come when the others were told
     if (state_ == State::closed) return close();
     if (state_ == State::finishing) {
         if (channel_.finished()) return close();

@@ -47,7 +47,7 @@ class ClientH2 final : public ChannelUser, public Mortal, public Output, public 
     void request(int32_t id, const H2Head& request) override;
     void moved(H2Stream& stream) override;
     void closed(H2Stream& stream, H2Error code, bool by_them) override;
-    void pong() override;
+    void answered() override;
     void said_reset(H2Error code) override;
     bool has_room() const override { return channel_.has_room(); }
     void write(std::string_view bytes) override { channel_.write(bytes); }

@@ -3,9 +3,10 @@ import h2.errors
 import h2.settings
 import pytest
 
+from lib.certificates import Authority
 from lib.h2_backend import H2Backend
 from lib.pairs import pattern
-from lib.wire import eventually
+from lib.wire import wait_ready
 
 
 @pytest.fixture
@@ -158,7 +159,7 @@ def test_work_that_is_to_end_at_once_is_over_when_the_backend_has_heard_of_it(st
     number = connection.next_request()
     client.close()
     proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 1)
-    # The reset and the PING behind it lie in the socket; nobody has read them.
+    # The reset and the question behind it lie in the socket; nobody has read them.
     assert proxy.upstream()["backends"][0]["in_flight"] == 1
     connection.pump(lambda: number in connection.resets, "the reset")
     assert connection.resets[number] == h2.errors.ErrorCodes.CANCEL
@@ -166,6 +167,108 @@ def test_work_that_is_to_end_at_once_is_over_when_the_backend_has_heard_of_it(st
         connection.receive() if connection.has_input(0) else []))
     proxy.wait_in_flight(0)
     proxy.wait_metric(lambda m: m.value("penstock_abandoned_total", upstream="main", outcome="closed") == 1)
+
+
+def until_another_connection(backend, proxy, most=60):
+    """Requests that nobody answers, until one comes over a connection that is not there yet."""
+    for _ in range(most):
+        client = proxy.connect().get("/lost")
+        answer = client.read_response()
+        assert (answer.status, answer["x-penstock-reason"]) == (504, "first_byte_timeout")
+        if wait_ready([backend.listener], timeout=0):
+            return
+    raise AssertionError("all of them went over the connection that does not answer")
+
+
+@pytest.mark.parametrize("on_abandon", ["close", "drain"])
+def test_requests_leave_a_connection_that_does_not_answer_and_it_is_closed(start, on_abandon):
+    backend, proxy = start(timeouts={"first_byte": "150ms"}, abandon_grace="2s", on_abandon=on_abandon)
+    client = proxy.connect().get("/")
+    dead = backend.accept()
+    dead.respond(dead.next_request())
+    assert client.read_response().status == 200
+    until_another_connection(backend, proxy)        # from here on nobody reads that one
+    alive = backend.accept()
+    client = proxy.connect().get("/found")
+    number = alive.next_request()
+    while alive.heads[number][":path"] == "/lost":
+        number = alive.next_request()
+    alive.respond(number, b"found")
+    assert client.read_response().body == b"found"
+    proxy.wait_log("a connection has not answered for 2s")
+    proxy.wait_in_flight(0)
+    proxy.wait_metric(lambda m: m.value("penstock_connections", side="backend") == 1)
+
+
+def test_a_connection_that_answers_is_kept_whatever_its_requests_do(start):
+    backend, proxy = start(timeouts={"first_byte": "100ms"}, abandon_grace="200ms")
+    client = proxy.connect().get("/")
+    connection = backend.accept()
+    connection.respond(connection.next_request())
+    assert client.read_response().status == 200
+    for _ in range(5):
+        client = proxy.connect().get("/slow")
+        number = connection.next_request()
+        answer = client.read_response()
+        assert (answer.status, answer["x-penstock-reason"]) == (504, "first_byte_timeout")
+        connection.pump(lambda: number in connection.resets, "the reset")
+    client = proxy.connect().get("/fast")
+    connection.respond(connection.next_request(), b"fast")
+    assert client.read_response().body == b"fast"
+    assert backend.none_waiting() and connection.goaway is None
+
+
+@pytest.mark.parametrize("on_abandon", ["close", "drain"])
+def test_no_ping_is_spent_on_what_is_cancelled(start, on_abandon):
+    """gRPC servers count PINGs to which they have sent nothing, and end the connection at the fourth."""
+    backend, proxy = start(on_abandon=on_abandon)
+    connection = None
+    for _ in range(6):
+        client = proxy.connect().get("/")
+        connection = connection or backend.accept()
+        number = connection.next_request()
+        client.close()
+        if on_abandon == "close":
+            connection.pump(lambda: number in connection.resets, "the reset")
+        else:
+            proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 1)
+            connection.respond(number)
+        proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 0 or connection.take(
+            connection.receive() if connection.has_input(0) else []))
+    assert connection.pings == 0 and backend.none_waiting()
+
+
+def test_a_handshake_that_hangs_is_not_waited_for_by_the_next(lab, tmp_path):
+    authority = Authority(str(tmp_path))
+    backend = lab.backend(H2Backend, context=authority.server_context(["h2"]))
+    proxy = lab.penstock({"threads": 1, "upstreams": {"main": {
+        "servers": [{"address": backend.address}], "protocol": "http2", "tls": {"verify": False},
+        "retry": {"attempts": 0}, "timeouts": {"connect": "300ms"}}},
+        "routes": [{"path": "/patient", "upstream": "main", "timeouts": {"connect": "20s"}},
+                   {"prefix": "/", "upstream": "main"}]})
+    patient = proxy.connect().get("/patient")
+    hangs, _ = backend.listener.accept()
+    answer = proxy.connect().get("/").read_response()
+    assert (answer.status, answer["x-penstock-reason"]) == (502, "connect_failure")
+    backend.accept()                                # to see whether it is up
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["backends"][0]["state"] == "ready")
+    following = proxy.connect().get("/following")
+    connection = backend.accept()                   # one of its own
+    connection.respond(connection.next_request(), b"done")
+    assert following.read_response().body == b"done"
+    hangs.close()
+    assert patient.read_response().status == 502
+
+
+def test_a_request_without_a_host_has_no_authority(start):
+    backend, proxy = start()
+    for request in ("GET / HTTP/1.0\r\n\r\n", "GET / HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n"):
+        client = proxy.connect().send(request)
+        connection = backend.connections[0] if backend.connections else backend.accept()
+        number = connection.next_request()
+        assert ":authority" not in connection.heads[number] and "host" not in connection.heads[number]
+        connection.respond(number, b"done")
+        assert client.read_response().body == b"done"
 
 
 def test_work_that_nobody_waits_for_holds_its_slot_until_its_answer_is_whole(start):

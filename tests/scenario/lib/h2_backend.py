@@ -18,6 +18,7 @@ class Connection(H2Wire):
         self.bodies = {}
         self.done = set()       # the request is complete
         self.resets = {}
+        self.pings = 0
         super().__init__(sock, False, settings)
 
     def take(self, events):
@@ -31,6 +32,8 @@ class Connection(H2Wire):
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
             elif isinstance(event, h2.events.StreamEnded):
                 self.done.add(event.stream_id)
+            elif isinstance(event, h2.events.PingReceived):
+                self.pings += 1
             elif isinstance(event, h2.events.StreamReset):
                 self.resets[event.stream_id] = int(event.error_code)
         self.flush()

@@ -88,7 +88,7 @@ class H2End final : public H2User {
         goaway_last = last;
         goaway_code = static_cast<int>(code);
     }
-    void pong() override { ++pongs; }
+    void answered() override { ++answers; }
     bool has_room() const override { return out.size() < most_out; }
     void write(std::string_view bytes) override { out += bytes; }
     void link(const Piece& piece) override { out += piece.view(); }
@@ -104,7 +104,7 @@ class H2End final : public H2User {
     Rule last_rule = Rule::ok;
     int32_t goaway_last = -1;
     int goaway_code = -1;
-    int pongs = 0;
+    int answers = 0;
 };
 
 // Gives all that `from` has to say to `to`, `step` bytes at a time.

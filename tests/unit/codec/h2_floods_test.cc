@@ -52,9 +52,9 @@ TEST_CASE("a burst is taken, then what the rate gives back") {
     H2Floods floods;
     Time start(1s);
     int burst = taken(floods, H2Flood::settings, start, 10000);
-    CHECK(burst == 50);
+    CHECK(burst == 250);
     CHECK(taken(floods, H2Flood::settings, start, 10) == 0);
-    CHECK(taken(floods, H2Flood::settings, start + 2s, 100) == 10);
+    CHECK(taken(floods, H2Flood::settings, start + 2s, 1000) == 120);
     CHECK(taken(floods, H2Flood::settings, start + 1h, 10000) == burst);
 }
 
@@ -88,18 +88,24 @@ TEST_CASE("a backend may do what a client may not, within a bound, and DATA take
     CHECK(rest < 31000);
 }
 
-TEST_CASE("answers to our PINGs are no flood, and answers to none are") {
+TEST_CASE("answers to what we ask are no flood, and answers to nothing are") {
     Victim victim;
-    const std::string answer = frame(6, 1, 0, std::string(8, '\0'));
+    H2Session& session = victim.server.session;
+    const std::string acknowledged = frame(4, 1, 0);
+    session.send();
+    REQUIRE(session.receive(acknowledged, Time(1s)));  // the first settings
+    CHECK(victim.server.answers == 0);
     for (int i = 0; i < 5000; ++i) {
-        victim.server.session.ping();
-        victim.server.session.send();
+        session.ask();
+        session.send();
         victim.server.out.clear();
-        REQUIRE(victim.server.session.receive(answer, Time(1s)));
+        REQUIRE(session.receive(acknowledged, Time(1s)));
     }
-    CHECK(victim.server.pongs == 5000);
-    CHECK(victim.flood(answer) > 0);
-    CHECK(victim.server.session.flood() == H2Flood::priority);
+    CHECK(victim.server.answers == 5000);
+    int taken = victim.flood(frame(6, 1, 0, std::string(8, '\0')));
+    CHECK(taken > 0);
+    CHECK(taken <= 600);
+    CHECK(session.flood() == H2Flood::priority);
 }
 
 TEST_CASE("each flood ends the connection with ENHANCE_YOUR_CALM") {
@@ -110,7 +116,7 @@ TEST_CASE("each flood ends the connection with ENHANCE_YOUR_CALM") {
     };
     const Case cases[] = {
         {H2Flood::ping, frame(6, 0, 0, "12345678"), 600},
-        {H2Flood::settings, frame(4, 0, 0), 60},
+        {H2Flood::settings, frame(4, 0, 0), 300},
         {H2Flood::priority, frame(2, 0, 1, std::string("\0\0\0\0\x10", 5)), 600},
         {H2Flood::window_update, frame(8, 0, 0, std::string("\0\0\0\1", 4)), 1100},
     };

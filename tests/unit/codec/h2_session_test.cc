@@ -289,7 +289,7 @@ TEST_CASE("a server that goes serves what has come and says which was the last")
     pair.server.session.announce_end();
     pair.settle();
     CHECK(pair.client.goaway_last == INT32_MAX);
-    CHECK(pair.server.pongs == 1);
+    CHECK(pair.server.answers == 1);
     pair.server.session.end();
     pair.settle();
     CHECK(pair.client.goaway_last == first.id());
