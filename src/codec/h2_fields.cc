@@ -48,7 +48,8 @@ void H2Fields::request(const Head& head, const HeadEdit& edit, std::string_view 
         add(":scheme", scheme);
         add(":path", edit.target.empty() ? head.target() : edit.target);
     }
-    add(":authority", edit.host.empty() ? authority : edit.host);
+    if (!edit.host.empty()) authority = edit.host;
+    if (!authority.empty()) add(":authority", authority);  // HTTP/1.0 may have none, and then there is none
     FieldSet skipped = edit.drop;
     skipped.add(of_connection);
     skipped.add(FieldId::host);
