@@ -243,6 +243,7 @@ BackendSide* DataLoop::open(Exchange& exchange, Lease& lease, Outcome& outcome, 
 void DataLoop::drain() {
     draining_ = true;
     for (auto& listener : listeners_) listener->close();
+    greetings_.for_each([](Greeting& greeting) { greeting.drain(); });
     clients_.for_each([](ClientH1& client) { client.drain(); });
     h2_clients_.for_each([](ClientH2& client) { client.drain(); });
     pool_.for_each([](BackendH1& idle) { idle.close_idle(false); });

@@ -34,6 +34,7 @@ Greeting::Greeting(DataLoop& loop, int fd, bool is_unix, ClientOrigin&& origin)
     channel_.adopt(fd, is_unix);
     Time now = loop.loop().now();
     loop.turn().arm(deadline_, deadline_after(now, loop.config().limits.client_header_timeout));
+    if (loop.draining()) drain();
 }
 
 Greeting::~Greeting() {
@@ -75,7 +76,7 @@ void Greeting::run(Time now) {
 bool Greeting::wait_for_more() {
     if (channel_.dead() || channel_.at_end() || deadline_.expired()) return false;
     if (channel_.paused() || channel_.readable()) channel_.resume();
-    return true;
+    return !channel_.input().empty() || !loop_.draining();
 }
 
 void Greeting::read_header() {
@@ -163,6 +164,11 @@ void Greeting::fail_header(HeaderFailure failure) {
 void Greeting::fail_tls(TlsFailure failure, std::string_view text) {
     loop_.stats().tls_failed(Wire::client, {static_cast<uint8_t>(failure), to_string(failure)});
     log::debug("client {}: TLS handshake: {}", origin_.address, text);
+}
+
+void Greeting::drain() {
+    channel_.expect_input();  // what has come is served; run() closes if nothing has
+    loop_.turn().mark(*this);
 }
 
 void Greeting::stop_now() { close(); }

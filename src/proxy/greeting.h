@@ -27,6 +27,7 @@ class Greeting final : public ChannelUser, public Mortal {
     Greeting(DataLoop& loop, int fd, bool is_unix, ClientOrigin&& origin);
     ~Greeting();
 
+    void drain();  // nothing has come: it goes
     void stop_now();
     bool has_connection() const { return channel_.is_open(); }
 

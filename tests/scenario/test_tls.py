@@ -1,5 +1,6 @@
 """TLS to clients: certificates by name, protocols, tickets, client certificates, reload, and what breaks it. The clients
 are curl, openssl s_client and Python's ssl; the certificates are made here."""
+import contextlib
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from lib import patience
 from lib.certificates import Authority
+from lib.frames import GOAWAY, frame, headers, preface, request, settings
 from lib.wire import Client, Wire, dial, eventually
 
 
@@ -368,6 +370,61 @@ def test_draining_serves_what_has_come_over_tls(penstock, scripted, authority, f
     assert (answer.body, answer["connection"]) == (b"served", "close")
     client.expect_end()
     assert proxy.wait_exit() == 0
+
+
+def test_a_handshake_that_ends_while_draining_serves_what_came_with_it_and_no_more(penstock, scripted, authority,
+                                                                                   files):
+    backend = scripted()
+    proxy = penstock(servers=[backend], listen=listening(files, protocols=["http1", "http2"]), limits={"drain": "20s"})
+    sock = dial(proxy.address)
+    hello = ssl.MemoryBIO()
+    incoming = ssl.MemoryBIO()
+    context = authority.client_context(["h2"])
+    tls = context.wrap_bio(incoming, hello, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    sock.sendall(hello.read())
+    incoming.write(sock.recv(1 << 16))              # it has begun
+    proxy.signal(signal.SIGTERM)
+    proxy.wait_log("draining")
+    while True:
+        try:
+            tls.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            sock.sendall(hello.read())
+            incoming.write(sock.recv(1 << 16))
+    assert tls.selected_alpn_protocol() == "h2"
+    tls.write(preface + settings() + headers(1, request("GET", "/", scheme="https"), end=True))
+    sock.sendall(hello.read())
+    backend.next_request().respond("served")
+    said = b""
+    while True:
+        got = sock.recv(1 << 16)
+        if not got:
+            break
+        incoming.write(got)
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            while part := tls.read(1 << 16):
+                said += part
+    assert b"served" in said
+    assert frame(GOAWAY, 0, 0, b"\x7f\xff\xff\xff\0\0\0\0") in said      # go away,
+    assert frame(GOAWAY, 0, 0, b"\0\0\0\1\0\0\0\0") in said             # and this was the last
+    sock.close()
+    assert proxy.wait_exit() == 0
+
+
+@pytest.mark.parametrize("proxy_protocol", [False, True])
+def test_a_connection_on_which_nothing_has_come_does_not_hold_up_the_end(penstock, echo, files, proxy_protocol):
+    listen = listening(files)
+    listen[0]["proxy_protocol"] = proxy_protocol
+    proxy = penstock(servers=[echo()], listen=listen, limits={"drain": "60s", "client_header_timeout": "60s"})
+    silent = dial(proxy.address)
+    proxy.wait_metric(lambda m: m.value("penstock_connections", side="client") == 1)
+    proxy.signal(signal.SIGTERM)
+    assert silent.recv(1) == b""
+    assert proxy.wait_exit() == 0
+    silent.close()
 
 
 # ---- reload
