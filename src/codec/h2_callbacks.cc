@@ -34,6 +34,7 @@ struct H2Session::Callbacks {
             kind = H2HeadReader::Kind::response;
         session.head_.begin(kind);
         session.reading_head_ = true;
+        ++session.heads_begun_;
         session.head_of_ = frame->hd.stream_id;
         return 0;
     }

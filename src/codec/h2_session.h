@@ -104,6 +104,7 @@ class H2Session {
     bool wants_input() const;  // false: goodbye was said, and nothing is open; what comes is passed over
     bool is_over() const;      // and nothing is left to send
     bool is_reading_head() const { return reading_head_; }  // it has begun, and is not complete
+    uint64_t heads_begun() const { return heads_begun_; }
     bool failed() const { return failed_; }
     H2Flood flood() const { return flood_; }  // what it was cut off for
     bool settings_came() const { return settings_came_; }
@@ -167,6 +168,7 @@ class H2Session {
     nghttp2_session* const session_;
     Time now_{};
     size_t open_streams_ = 0;
+    uint64_t heads_begun_ = 0;
     uint32_t continuations_ = 0;
     uint32_t pings_out_ = 0;  // ours, not answered yet
     int32_t head_of_ = 0;     // the stream whose head is being read

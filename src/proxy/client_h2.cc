@@ -57,7 +57,7 @@ void ClientH2::reap() {
 void ClientH2::fill() {
     loop_.turn().mark(*this);
     if (state_ == State::finishing || state_ == State::closed) return channel_.discard_input();
-    bool was_reading = session_.is_reading_head();
+    const uint64_t begun = session_.heads_begun();
     while (!channel_.input().empty() && !crowded_) {
         std::string_view bytes = channel_.input().substr(0, slice_bytes);
         bool goes_on = session_.receive(bytes, loop_.turn().now());
@@ -66,7 +66,7 @@ void ClientH2::fill() {
         crowded_ = new_streams_ >= most_new_streams;
     }
     if (crowded_) channel_.pause();
-    if (session_.is_reading_head() && !was_reading) head_began_ = loop_.turn().now();
+    if (session_.heads_begun() != begun) head_began_ = loop_.turn().now();
     flush_later();
 }
 

@@ -78,7 +78,7 @@ class ClientH2 final : public ChannelUser, public Mortal, public Output, public 
     uint64_t counted_in_ = 0, counted_out_ = 0;
     uint64_t looked_at_ = 0;     // bytes read when we last looked for a reset
     Time idle_since_;            // no stream since then
-    Time head_began_{};          // where one is being read
+    Time head_began_{};          // the last one
     Time announced_{};           // that we go; never: and who was the last
     Time unsent_since_ = never;  // output waits for the client
     Time finish_by_ = never;     // the client is to have closed

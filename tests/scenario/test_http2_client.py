@@ -2,8 +2,10 @@
 side, and that streams share a connection without standing in each other's way."""
 import hashlib
 import re
+import select
 import subprocess
 import threading
+import time
 
 import h2.errors
 import pytest
@@ -376,6 +378,24 @@ def test_a_head_that_does_not_come_to_its_end_ends_the_connection_in_time(talk, 
     assert client.status(1) == 200
     client.send(headers(3, request("GET", "/"), end=True, done=False))
     assert client.goaway()[1] == NO_ERROR
+    client.close()
+
+
+def test_each_head_has_its_own_time(talk, echo):
+    """However they lie in the reads: here each ends with the beginning of the next."""
+    table = talk([echo()], limits={"client_header_timeout": "1s"})
+    client = Frames(dial(table.proxy.address)).hello()
+    until = time.monotonic() + 2
+    heads = [headers(number, request("GET", "/", [("x", "y" * 200)]), end=True) for number in range(1, 1000, 2)]
+    client.send(heads[0][:100])
+    for at, number in enumerate(range(1, 999, 2)):
+        client.send(heads[at][100:] + heads[at + 1][:100])
+        assert client.status(number) == 200
+        if time.monotonic() > until:
+            break
+        client.next_frame(DATA, number)
+        select.select([], [], [], 0.05)         # slow, not stopped
+    assert not client.has_come(GOAWAY)
     client.close()
 
 
