@@ -148,6 +148,16 @@ struct H2Session::Callbacks {
         return 0;
     }
 
+    // nghttp2 closes the stream of a request that it cannot send; an answer's it would leave as it is.
+    static int frame_not_sent(nghttp2_session* nghttp2, const nghttp2_frame* frame, int error, void* user) {
+        bool lost = frame->hd.type == NGHTTP2_HEADERS && self(user).role_ == H2Role::server &&
+                    error == NGHTTP2_ERR_FRAME_SIZE_ERROR;
+        if (lost)
+            nghttp2_submit_rst_stream(nghttp2, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
+                                      NGHTTP2_INTERNAL_ERROR);
+        return 0;
+    }
+
     static const nghttp2_session_callbacks* all() {
         static const nghttp2_session_callbacks* const callbacks = [] {
             nghttp2_session_callbacks* made = nullptr;
@@ -162,6 +172,7 @@ struct H2Session::Callbacks {
             nghttp2_session_callbacks_set_on_stream_close_callback(made, stream_closed);
             nghttp2_session_callbacks_set_send_data_callback(made, send_data);
             nghttp2_session_callbacks_set_on_frame_send_callback(made, frame_sent);
+            nghttp2_session_callbacks_set_on_frame_not_send_callback(made, frame_not_sent);
             return made;
         }();
         return callbacks;
@@ -170,13 +181,16 @@ struct H2Session::Callbacks {
 
 nghttp2_data_provider H2Session::bodies() { return {{}, Callbacks::read}; }
 
-nghttp2_session* H2Session::make() {
+nghttp2_session* H2Session::make(const H2Limits& limits) {
     nghttp2_option* option = nullptr;
     if (nghttp2_option_new(&option) != 0) throw std::bad_alloc();
     nghttp2_option_set_no_auto_window_update(option, 1);
     nghttp2_option_set_no_closed_streams(option, 1);
     // It counts each piece of a frame's head of 9 bytes as one; we count frames.
-    nghttp2_option_set_max_continuations(option, 9 * (most_continuations + 2));
+    nghttp2_option_set_max_continuations(option, 9 * (most_continuations_ + 2));
+    // It reckons 12 bytes a field beside name and value: the smallest of HTTP/1, 4 bytes, comes to 13. And
+    // there are those that we add.
+    nghttp2_option_set_max_send_header_block_length(option, 4 * size_t(limits.head_bytes) + 64 * 1024);
     nghttp2_option_set_max_reserved_remote_streams(option, 0);
     // Ours counts by the turn's clock, and only what was in vain.
     nghttp2_option_set_stream_reset_rate_limit(option, UINT64_MAX / 2, UINT64_MAX / 2);

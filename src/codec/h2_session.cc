@@ -14,6 +14,8 @@ namespace {
 // Credit of the connection is given back on receipt, so its window bounds no memory; it only has to be wide
 // enough for a long fat way.
 constexpr int32_t connection_window = 16 << 20;
+// SETTINGS_MAX_FRAME_SIZE, as it is where nobody says otherwise.
+constexpr uint32_t frame_bytes = 16 * 1024;
 // A backend's frames that change nothing: a bound on what a broken one costs, and no more.
 constexpr float backend_tolerance = 100;
 
@@ -35,7 +37,8 @@ H2Session::H2Session(H2Role role, const H2Limits& limits, H2Memory& memory, Chun
       memory_(memory),
       head_(chunks, limits),
       floods_(role == H2Role::server ? 1 : backend_tolerance),
-      session_(make()) {
+      most_continuations_(8 + limits.head_bytes / frame_bytes),
+      session_(make(limits)) {
     nghttp2_settings_entry settings[6];
     size_t count = 0;
     settings[count++] = {NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2Stream::first_window};
@@ -92,7 +95,7 @@ bool H2Session::judge(uint8_t type, uint8_t flags, size_t length, int32_t id) {
             return !closed || count(H2Flood::priority);
         }
         case NGHTTP2_CONTINUATION:
-            return ++continuations_ <= most_continuations || trip(H2Flood::continuation);
+            return ++continuations_ <= most_continuations_ || trip(H2Flood::continuation);
         case NGHTTP2_RST_STREAM: {
             if (role_ == H2Role::client) return true;  // the server's way to say no
             const H2Stream* stream = find(id);

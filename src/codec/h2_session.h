@@ -140,10 +140,7 @@ class H2Session {
   private:
     struct Callbacks;
     friend struct Callbacks;
-    // A head of the largest size fits in fewer.
-    static constexpr uint32_t most_continuations = 8;
-
-    nghttp2_session* make();
+    nghttp2_session* make(const H2Limits& limits);
     static nghttp2_data_provider bodies();  // pulls from `outgoing` of each stream
     bool count(H2Flood kind);
     bool trip(H2Flood kind);
@@ -165,6 +162,7 @@ class H2Session {
     H2Memory& memory_;
     H2HeadReader head_;
     H2Floods floods_;
+    const uint32_t most_continuations_;  // a head of the largest size fits in fewer
     nghttp2_session* const session_;
     Time now_{};
     size_t open_streams_ = 0;

@@ -11,8 +11,10 @@ import h2.errors
 import pytest
 
 from lib import patience
+from lib.backends import ScriptedBackend
 from lib.frames import DATA, GOAWAY, NO_ERROR, PING, Frames, headers, ping, request
 from lib.h2 import H2Client
+from lib.h2_backend import H2Backend
 from lib.pairs import PairBackend, pattern
 from lib.wire import dial, eventually
 
@@ -396,6 +398,31 @@ def test_each_head_has_its_own_time(talk, echo):
         client.next_frame(DATA, number)
         select.select([], [], [], 0.05)         # slow, not stopped
     assert not client.has_come(GOAWAY)
+    client.close()
+
+
+@pytest.mark.parametrize("speaks", ["http1", "http2"])
+def test_heads_as_large_as_they_may_be_pass_both_ways(lab, speaks):
+    backend = lab.backend(H2Backend if speaks == "http2" else ScriptedBackend)
+    proxy = lab.penstock(servers=[backend], protocol=speaks, limits={"header_bytes": "256KiB"})
+    client = H2Client(dial(proxy.address))
+    client.h2.decoder.max_header_list_size = 1 << 20
+    large = [(f"x-{number}", "y" * 2500) for number in range(80)]       # 200 KB
+    stream = client.start("GET", "/", large)
+    if speaks == "http2":
+        connection = backend.accept()
+        connection.h2.decoder.max_header_list_size = 1 << 20
+        number = connection.next_request()
+        assert all(connection.heads[number][name] == value for name, value in large)
+        connection.respond(number, b"done", large)
+    else:
+        at_work = backend.next_request()
+        assert all(at_work.request.get(name) == value for name, value in large)
+        fields = "".join(f"{name}: {value}\r\n" for name, value in large)
+        at_work.send(f"HTTP/1.1 200 OK\r\n{fields}Content-Length: 4\r\n\r\ndone")
+    stream.wait_end()
+    assert stream.status == 200 and bytes(stream.body) == b"done"
+    assert all(stream[name] == value for name, value in large)
     client.close()
 
 
