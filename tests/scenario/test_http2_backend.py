@@ -182,8 +182,9 @@ def until_another_connection(backend, proxy, most=60):
 
 @pytest.mark.parametrize("on_abandon", ["close", "drain"])
 def test_requests_leave_a_connection_that_does_not_answer_and_it_is_closed(start, on_abandon):
-    backend, proxy = start(timeouts={"first_byte": "150ms"}, abandon_grace="2s", on_abandon=on_abandon)
-    client = proxy.connect().get("/")
+    backend, proxy = start(timeouts={"first_byte": "150ms"}, abandon_grace="2s", on_abandon=on_abandon, routes=[
+        {"path": "/found", "upstream": "main", "timeouts": {"first_byte": "20s"}}, {"prefix": "/", "upstream": "main"}])
+    client = proxy.connect().get("/found")
     dead = backend.accept()
     dead.respond(dead.next_request())
     assert client.read_response().status == 200
@@ -192,6 +193,8 @@ def test_requests_leave_a_connection_that_does_not_answer_and_it_is_closed(start
     client = proxy.connect().get("/found")
     number = alive.next_request()
     while alive.heads[number][":path"] == "/lost":
+        if number not in alive.resets:
+            alive.respond(number)                   # it came first
         number = alive.next_request()
     alive.respond(number, b"found")
     assert client.read_response().body == b"found"
@@ -201,7 +204,7 @@ def test_requests_leave_a_connection_that_does_not_answer_and_it_is_closed(start
 
 
 def test_a_connection_that_answers_is_kept_whatever_its_requests_do(start):
-    backend, proxy = start(timeouts={"first_byte": "100ms"}, abandon_grace="200ms")
+    backend, proxy = start(timeouts={"first_byte": "100ms"})
     client = proxy.connect().get("/")
     connection = backend.accept()
     connection.respond(connection.next_request())
@@ -265,6 +268,7 @@ def test_a_request_with_an_empty_host_has_no_authority(start):
     backend, proxy = start()
     client = proxy.connect().send("GET / HTTP/1.1\r\nHost:\r\n\r\n")
     connection = backend.accept()
+    connection.h2.config.validate_inbound_headers = False   # h2 asks for one of the two
     number = connection.next_request()
     assert ":authority" not in connection.heads[number] and "host" not in connection.heads[number]
     connection.respond(number, b"done")
