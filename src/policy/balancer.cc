@@ -41,13 +41,16 @@ int drawn(std::span<const Candidate> all, uint64_t at, int but) {
     return no_candidate;
 }
 
+uint64_t mixed(uint64_t z) {  // splitmix64's mixer
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+    z = (z ^ z >> 27) * 0x94d049bb133111eb;
+    return z ^ z >> 31;
+}
+
 // How little a key likes a backend: the first arrival of a process that comes at the rate of its weight, so
 // that it is the earliest of all as often as its weight says. Depends on nothing but these two.
 double dislike(uint64_t key, const Candidate& c) {
-    uint64_t z = key ^ c.identity;  // splitmix64's mixer: both are hashes already
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    z ^= z >> 31;
+    const uint64_t z = mixed(key ^ c.identity);                          // both are hashes already
     const double even = (static_cast<double>(z >> 11) + 0.5) * 0x1p-53;  // in (0, 1)
     return -std::log(even) / static_cast<double>(weight_of(c));
 }
@@ -82,10 +85,10 @@ int random_two(std::span<Candidate> all, uint64_t random) {
     uint64_t whole = 0;
     for (const Candidate& c : all) whole += c.eligible ? weight_of(c) : 0;
     if (whole == 0) return no_candidate;
-    const int a = drawn(all, (random & UINT32_MAX) % whole, no_candidate);
+    const int a = drawn(all, random % whole, no_candidate);
     whole -= weight_of(all[a]);
     if (whole == 0) return a;
-    const int b = drawn(all, (random >> 32) % whole, a);
+    const int b = drawn(all, mixed(random) % whole, a);  // all weights together may be beyond 32 bits
     return is_less_busy(all[b], all[a]) ? b : a;
 }
 

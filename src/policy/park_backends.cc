@@ -117,6 +117,7 @@ void ParkState::make_ready(ParkBackend& b) {
         tell_change({.kind = BackendChange::Kind::trusted, .backend = b.id});
     if (b.ejected) returned(b.outlier, now);
     b.ejected = false;
+    b.trial = nullptr;
     b.said_alive = false;
     if (b.upstream->restarting == &b && b.stuck == 0) b.upstream->restarting = nullptr;
     if (b.upstream->restarting != &b) b.restarting = false;
@@ -253,7 +254,7 @@ Unfit ParkState::unfit(const ParkBackend& b) const {
     if (const uint32_t slots = cap(b); slots && b.used() >= slots) return Unfit::busy;
     if (b.device && b.device->slots && b.device->used >= b.device->slots) return Unfit::device_busy;
     const uint32_t connections = u.rules.counts_connections ? b.rules.max_connections : 0;
-    if (connections && b.used() >= connections) return Unfit::max_connections;
+    if (connections && b.used() >= connections) return Unfit::own_connections;
     if (u.rules.max_requests && u.used >= u.rules.max_requests) return Unfit::max_requests;
     if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return Unfit::max_connections;
     if (b.rules.backup && u.primary_ready) return Unfit::backup;

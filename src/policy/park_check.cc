@@ -43,7 +43,7 @@ void check_backend(const ParkBackend& b, Findings& f) {
         dialing += w->connection == Work::Connection::dialing;
         busy += w->connection == Work::Connection::busy;
         waiting += w->connection == Work::Connection::waiting;
-        trials += w->is_trial;
+        trials += b.trial == w;
     }
     f.equal(b.granted, granted, "granted");
     f.equal(b.running, running, "running");
@@ -53,7 +53,7 @@ void check_backend(const ParkBackend& b, Findings& f) {
     f.equal(b.dialing, dialing, "dialing");
     f.equal(b.busy, busy, "busy");
     f.equal(b.waiting, waiting, "waiting for a permit");
-    f.equal(b.trial, trials, "probing request");
+    f.equal(b.trial ? 1 : 0, trials, "probing request");
     f.expect(b.state != BackendState::down || b.used() + b.connections() == 0,
              "something of a dead generation is used");
     f.expect(b.state != BackendState::starting || b.used() == 0, "a backend that starts is used");

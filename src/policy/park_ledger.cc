@@ -14,7 +14,7 @@ Work& ParkState::begin_work(ParkBackend& b, Work::State state) {
     w.generation = b.generation;
     w.began = now;
     if (b.state == BackendState::resting && state == Work::State::granted) {
-        w.is_trial = b.trial = true;
+        b.trial = &w;
         tell_change({.kind = BackendChange::Kind::probed, .backend = b.id, .time = now - b.ejected_at});
     }
     ++(state == Work::State::probing ? b.probing : b.granted);
@@ -41,7 +41,7 @@ void ParkState::end_work(Work& w, Ended::By by, bool is_sample) {
     }
     --u.used;
     b.most_used = std::min(b.most_used, b.used());
-    if (w.is_trial) b.trial = false;
+    if (b.trial == &w) b.trial = nullptr;
     if (is_sample) u.mean_hold.add(now - w.began);
     w.Link<WorkTag>::unlink();
     w.Link<AbandonedTag>::unlink();
@@ -156,7 +156,7 @@ void ParkState::judge(Work& w, Outcome outcome) {
     const TryResult result = result_of(outcome);
     if (result != TryResult::neutral && result != TryResult::local_error) b.failed_connects = 0;
     if (result == TryResult::neutral || w.is_abandoned()) return;
-    if (w.is_trial) {
+    if (b.trial == &w) {
         if (result == TryResult::success)
             end_rest(b);
         else
@@ -184,14 +184,10 @@ void ParkState::abandon(Lease& lease, Abandon how, Wake to, bool too_slow) {
         w.abandoned_at = now;
         w.deadline = deadline_after(now, u.rules.abandon_limit);
         u.abandoned.push_back(w);
-        // A probing request whose client left says nothing: the next one may be it.
-        if (w.is_trial) {
-            b.trial = false;
-            mark(u);
-        }
-        if (w.is_trial && too_slow) fail_trial(b);
-        if (!w.is_trial && too_slow) note_try(b, TryResult::local_error);
-        w.is_trial = false;
+        // A probing request whose client left says nothing; but it stays the only one.
+        if (b.trial != &w && too_slow) note_try(b, TryResult::local_error);
+        if (b.trial == &w && too_slow) fail_trial(b);
+        if (b.trial == &w) soon(now);
     }
     if (how != Abandon::drain) w.deadline = std::min(w.deadline, deadline_after(now, u.rules.abandon_grace));
     const bool closes = how == Abandon::close || w.state == Work::State::closing;
@@ -258,6 +254,7 @@ Time ParkState::oldest_work(const ParkBackend& b) {
 void ParkState::find_stuck(ParkUpstream& u, Time& next) {
     for (Work *w = u.abandoned.front(), *following; w; w = following) {
         following = u.abandoned.next(*w);
+        if (w->backend->trial == w) check_trial(*w->backend, next);
         if (w->state == Work::State::stuck) continue;
         if (w->deadline <= now)
             call_stuck(*w);
@@ -268,6 +265,7 @@ void ParkState::find_stuck(ParkUpstream& u, Time& next) {
 
 void ParkState::call_stuck(Work& w) {
     ParkBackend& b = *w.backend;
+    if (b.trial == &w) fail_trial(b);
     if (b.rules.spawned) {
         w.state = Work::State::stuck;
         ++b.stuck;
@@ -291,7 +289,7 @@ void ParkState::restart_stuck(ParkUpstream& u, Time& next) {
     for (Work* w = u.abandoned.front(); w && !u.restarting; w = u.abandoned.next(*w)) {
         if (w->state != Work::State::stuck) continue;
         ParkBackend& b = *w->backend;
-        if (b.state == BackendState::draining) continue;  // will be stopped anyway
+        if (b.state == BackendState::draining || b.restarting) continue;  // will be stopped anyway
         const Time worth_it = w->abandoned_at + b.restart_cost;
         if (worth_it > now) {
             next = std::min(next, worth_it);

@@ -61,7 +61,8 @@ void ParkState::eject_for(ParkBackend& b, EjectReason reason) {
     b.ejected_at = now;
     b.ejected_until = deadline_after(now, b.rest);
     ++b.ejections[static_cast<size_t>(reason)];
-    if (b.rules.spawned && rules.restart_after && b.outlier.row >= rules.restart_after && !b.restarting) {
+    if (b.rules.spawned && rules.restart_after &&
+        b.outlier.row >= rules.restart_after) {  // even if what it is stuck at ends
         b.restarting = true;
         b.restart_why = RestartWhy::ejected;
         trim_all(b);
@@ -84,7 +85,7 @@ void ParkState::rest(ParkBackend& b) {
 // Its one request failed: it rests again, and longer. But where too few others are Ready it is back in
 // service, for the same reason for which it would not have been ejected now.
 void ParkState::fail_trial(ParkBackend& b) {
-    b.trial = false;
+    b.trial = nullptr;
     if (b.state != BackendState::resting) return;
     const auto& rules = b.upstream->rules.outlier;
     if (!rules) {
@@ -101,6 +102,15 @@ void ParkState::fail_trial(ParkBackend& b) {
                  .reason = EjectReason::probing_request,
                  .verdict = EjectVerdict::min_healthy});
     make_ready(b);
+}
+
+// It was abandoned, and may never end: as long as the rest was is long enough. Its work may go on.
+void ParkState::check_trial(ParkBackend& b, Time& next) {
+    const Time ends = deadline_after(b.trial->abandoned_at, std::max<Duration>(b.rest, shortest_rest));
+    if (ends <= now)
+        fail_trial(b);
+    else
+        next = std::min(next, ends);
 }
 
 void ParkState::end_rest(ParkBackend& b) {
@@ -132,7 +142,7 @@ void ParkState::end_interval(ParkUpstream& u, Time& next) {
                       [&](size_t i, EjectReason reason) { eject_if_allowed(*u.backends[i], reason); });
         for (auto& b : u.backends)
             if (b) next_interval(b->outlier, rules, b->ejected, now);
-        u.interval_ends = std::max(u.interval_ends + rules.interval, now);
+        u.interval_ends = now + rules.interval;  // late, a second one must not follow at once
     }
     next = std::min(next, u.interval_ends);
 }

@@ -197,7 +197,8 @@ enum class Unfit : uint8_t {
     restarting,
     busy,
     device_busy,
-    max_connections,
+    own_connections,  // the backend's own max_connections
+    max_connections,  // the upstream's circuit breaker, and so max_requests
     max_requests,
     backup
 };

@@ -50,7 +50,6 @@ struct Work : Link<WorkTag>, Link<AbandonedTag>, Link<PermitTag>, Owed {
     Connection connection = Connection::none;
     Ended::By by = Ended::By::owner;
     bool had_home = false;
-    bool is_trial = false;  // a Resting backend's one request
     bool fresh = false;
     bool is_orphan = false;  // its lease was let go: freed when over
     ParkBackend* backend = nullptr;
@@ -107,7 +106,7 @@ struct ParkBackend {
     bool hopeful = false;                                   // suspect: no probe has failed
     bool suspect_told = false;                              // suspect: it is in the log
     Time suspect_told_at = Time::min();
-    bool trial = false;       // resting: its probing request is under way
+    Work* trial = nullptr;    // resting: its probing request, until its work is over or has failed
     bool restarting = false;  // until the next generation is Ready
     RestartWhy restart_why = RestartWhy::stuck;
     bool removed = false;
@@ -239,6 +238,7 @@ struct ParkState {
     void eject_for(ParkBackend&, EjectReason);
     void rest(ParkBackend&);
     void fail_trial(ParkBackend&);
+    void check_trial(ParkBackend&, Time& next);
     void end_rest(ParkBackend&);  // it is Ready again
     void set_unhealthy(ParkBackend&, bool);
     bool has_rested(const ParkBackend&) const;

@@ -190,6 +190,29 @@ def test_it_is_back_after_exactly_its_time_through_one_probing_request(penstock,
     assert sorted(client.read_response().status for client in clients) == [200, 500]
 
 
+def test_one_probing_request_at_a_time_even_when_its_client_leaves(penstock, scripted):
+    bad, other = scripted(), scripted()
+    servers = [{"address": bad.address, "concurrency": 4}, {"address": other.address, "concurrency": 1}]
+    proxy = start(penstock, servers, {"consecutive_5xx": 1, "base_ejection_time": "300ms", "max_ejection_time": "1h"})
+    clients = [proxy.connect().get("/a"), proxy.connect().get("/b")]
+    held = other.next_request()
+    bad.next_request().respond(status="500 Bad")
+    leaving = proxy.connect().get("/leaving")
+    hanging = bad.next_request()
+    leaving.close()
+    proxy.wait_status(lambda status: status["upstreams"]["main"]["abandoned"] == 1, "abandoned")
+    next_one = proxy.connect().get("/next")
+    proxy.wait_queue(1)
+    assert backend_of(proxy, bad)["why"] == "its probing request is under way"
+    proxy.wait_log(rf"{re.escape(bad.address)} is ejected for 0.600s: probing_request")
+    assert bad.requests_waiting() == 0, "none beside the one that hangs"
+    bad.next_request().respond("well")
+    assert next_one.read_response().body == b"well"
+    hanging.respond("late")
+    held.respond("held")
+    assert sorted(client.read_response().status for client in clients) == [200, 500]
+
+
 def test_a_probing_request_that_fails_makes_it_rest_for_longer(penstock, server):
     bad, good = server(), server()
     bad.says(500)

@@ -12,6 +12,14 @@ Candidate candidate(uint32_t in_flight, uint32_t weight = 1, bool near = false) 
     return {.weight = weight, .in_flight = in_flight, .eligible = true, .near = near};
 }
 
+TEST_CASE("random_two draws all, however heavy they are together") {
+    std::vector<Candidate> all(1024, Candidate{.weight = 20'000 * 256, .eligible = true});
+    int late = 0;
+    for (uint64_t i = 1; i <= 1000; ++i)  // even steps over all numbers
+        late += pick(Balancing::random_two, all, i * 0x9e3779b97f4a7c15) >= 900;
+    CHECK(late > 60);  // an eighth of them, twice drawn
+}
+
 TEST_CASE("least_busy takes the one with the fewest in flight") {
     std::vector<Candidate> all{candidate(2), candidate(1), candidate(3)};
     CHECK(least_busy(all) == 1);

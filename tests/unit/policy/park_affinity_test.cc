@@ -278,7 +278,7 @@ TEST_CASE("max_connections of a backend bounds its requests, and is no bound of 
     std::vector<std::unique_ptr<Request>> all;
     for (int i = 0; i < 8; ++i) all.push_back(world.arrive());
     CHECK(world.view(small).used == 2);
-    CHECK(world.view(small).unfit == Unfit::max_connections);
+    CHECK(world.view(small).unfit == Unfit::own_connections);
     CHECK(world.view(large).used == 6);
     for (auto& r : all) world.finish(*r, Outcome::unused);
 }

@@ -38,6 +38,17 @@ struct RetryWorld : ParkWorld {
     uint32_t retry_after = 0;
 };
 
+TEST_CASE("a backend's own max_connections is no circuit breaker: what is over it finds the queue full") {
+    ParkWorld world({.queue_size = 0});
+    const BackendId id = world.ready_backend({.slots = 0, .max_connections = 1});
+    auto a = world.arrive_running();
+    auto b = world.arrive();
+    CHECK(b->refusal() == Refusal::queue_full);
+    CHECK(b->answer.limit == CircuitLimit::none);
+    CHECK(to_string(world.view(id).unfit) == "its own max_connections reached");
+    world.finish(*a);
+}
+
 TEST_CASE("no more than max_retries are retries at once; the next one is refused and counted") {
     RetryWorld world({.attempts = 5, .max_retries = 2});
     world.ready_backend({.slots = 8, .spawned = true});

@@ -275,6 +275,45 @@ TEST_CASE("one of ours that is ejected n times in a row is restarted, when what 
     CHECK(world.view(bad).ejections[0] == 1);  // what is counted stays counted
 }
 
+TEST_CASE("an ejection's restart comes even if the work that it was stuck at ends by itself") {
+    for (const bool stuck_first : {true, false}) {
+        OutlierRules rules = five;
+        rules.restart_after = 1;
+        ParkWorld world({.abandon_limit = 10s, .outlier = rules});
+        const BackendId bad = world.ready_backend({.slots = 8, .spawned = true});
+        world.ready_backend({.slots = 8, .spawned = true});
+        auto live = running(world, bad);
+        auto lost = running(world, bad);
+        std::vector<std::unique_ptr<Request>> failing;
+        for (int i = 0; i < 5; ++i) failing.push_back(running(world, bad));
+        world.abandon(*lost, Abandon::drain);
+        const auto eject_it = [&] {
+            for (auto& r : failing) world.finish(*r, Outcome::bad_answer);
+            CHECK(world.state(bad) == BackendState::resting);
+        };
+        if (!stuck_first) eject_it();
+        world.pass(10s);
+        world.tick();
+        if (stuck_first) eject_it();
+        CHECK(world.view(bad).restarting);
+        world.finish(*lost);
+        CHECK(world.view(bad).restarting);
+        world.finish(*live);
+        const auto actions = world.tick();
+        REQUIRE(actions.size() == 1);
+        CHECK(actions[0].kind == Action::Kind::restart);
+        CHECK(actions[0].why == RestartWhy::ejected);
+    }
+}
+
+TEST_CASE("after a late tick the next interval is a whole one") {
+    ParkWorld world(with(five));
+    world.ready_backend({.slots = 1});
+    world.tick();
+    world.pass(25s);
+    CHECK(world.next_tick == world.now + 1s);  // which it comes for anyway
+}
+
 TEST_CASE("another's server is not restarted, however often it is ejected") {
     OutlierRules rules = five;
     rules.restart_after = 1;

@@ -57,16 +57,21 @@ TEST_CASE("Resting: a probing request that was given up as too slow has failed, 
     CHECK(world.state(id) == BackendState::resting);
 }
 
-TEST_CASE("Resting: a probing request whose client left says nothing; the next one probes") {
+TEST_CASE(
+    "Resting: a probing request whose client left says nothing; when its work is over the next one probes") {
     ParkWorld world;
     const BackendId id = world.ready_backend({.slots = 2, .spawned = true});
     world.tell(id, Event::eject, 1, world.now + 10s);
     world.pass(10s);
     auto a = world.arrive_running();
     world.abandon(*a, Abandon::drain);
-    auto b = world.arrive_running();
+    auto b = world.arrive();
+    CHECK(b->is_waiting());
     world.finish(*a, Outcome::answered);
     CHECK(world.state(id) == BackendState::resting);
+    world.collect(*b);
+    REQUIRE(b->is_granted());
+    world.run(*b);
     world.finish(*b, Outcome::answered);
     CHECK(world.state(id) == BackendState::ready);
 }

@@ -105,6 +105,56 @@ TEST_CASE("who has failed once does not probe while a Ready one that he has not 
     world.finish(*failed, Outcome::unused);
 }
 
+TEST_CASE("a probing request whose client has left stays the only one until its work is over") {
+    ParkWorld world(rules_with(Balancing::least_busy));
+    const BackendId ejected = world.ready_backend({.slots = 8});
+    world.ready_backend({.slots = 1});
+    eject(world, ejected);
+    auto busy = world.arrive_running();
+    world.pass(30s);
+    auto probing = world.arrive_running();
+    CHECK(probing->lease.backend() == ejected);
+    world.abandon(*probing, Abandon::drain);
+    auto next = world.arrive();
+    CHECK(next->is_waiting());
+    world.pass(10s);
+    CHECK(world.view(ejected).unfit == Unfit::probing);
+    world.finish(*probing);
+    world.collect(*next);
+    REQUIRE(next->is_granted());
+    CHECK(next->lease.backend() == ejected);
+    world.finish(*next, Outcome::unused);
+    world.finish(*busy);
+}
+
+TEST_CASE("one that outlives its client by as long as the rest was has failed, and its slot is still held") {
+    ParkWorld world(rules_with(Balancing::least_busy));
+    const BackendId ejected = world.ready_backend({.slots = 8});
+    world.ready_backend({.slots = 1});
+    eject(world, ejected);
+    auto busy = world.arrive_running();
+    world.pass(30s);
+    auto probing = world.arrive_running();
+    world.abandon(*probing, Abandon::drain);
+    world.tick();
+    world.pass(30s - 1ns);
+    CHECK(world.view(ejected).unfit == Unfit::probing);
+    CHECK(world.next_tick == world.now + 1ns);
+    world.pass(1ns);
+    CHECK(world.view(ejected).unfit == Unfit::resting);
+    CHECK(world.view(ejected).until == world.now + 60s);
+    CHECK(world.view(ejected).ejections[static_cast<size_t>(EjectReason::probing_request)] == 1);
+    CHECK(world.view(ejected).abandoned == 1);
+    world.pass(60s);
+    auto next = world.arrive_running();
+    CHECK(next->lease.backend() == ejected);
+    world.finish(*probing);
+    CHECK(world.state(ejected) == BackendState::resting);
+    world.finish(*next);
+    CHECK(world.state(ejected) == BackendState::ready);
+    world.finish(*busy);
+}
+
 TEST_CASE("several whose rest is over come back with as many requests") {
     ParkWorld world(rules_with(Balancing::first));
     std::vector<BackendId> all;
