@@ -82,9 +82,9 @@ Admission Park::retry(Lease& lease, End end, Ticket& ticket, Time now, Wakes& wa
     return with_park(state_->admit(ticket), ticket);
 }
 
-void Park::abandon(Lease& lease, Abandon how, Wake to, Time now, Wakes& wakes, bool too_slow) {
+void Park::abandon(Lease& lease, Abandon how, Wake to, Time now, Wakes& wakes, Outcome so_far) {
     const Hold hold(mutex_, *state_, now, &wakes);
-    state_->abandon(lease, how, to, too_slow);
+    state_->abandon(lease, how, to, so_far);
 }
 
 bool Park::is_over(const Lease& lease) {

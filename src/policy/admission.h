@@ -47,7 +47,7 @@ enum class Outcome : uint8_t {
     full,        // a complete response that says: come again (429, 503 for being full). Neither good nor bad
     bad_answer,  // complete, but 5xx: counts against the backend (fails a Resting one's probing request)
     gateway_error,  // so, and 502, 503 or 504
-    cut,            // the worker ended stream or connection after a part of the answer
+    cut,            // the worker ended stream or connection after a part of the answer, or was too slow
     early_close,    // it did so on a fresh connection before any byte of the answer: the backend is Suspect
     stale,          // so on a reused connection: says nothing about the backend
 };
@@ -122,8 +122,10 @@ class Park {
     Admission retry(Lease&, End, Ticket&, Time now, Wakes&, Ended* = nullptr);
     // Nobody wants the answer any more. The caller keeps the lease, watches the connection and says finish();
     // `to` is woken when is_over() turns true before that. A lease that was not run is finished as unused.
-    // `too_slow`: it is the backend's fault, and counts against it.
-    void abandon(Lease&, Abandon, Wake to, Time now, Wakes&, bool too_slow = false);
+    // `so_far`: what the try says about its backend already, as the rest of it says nothing: `cut` if it was
+    // given up as too slow, the status of an answer that was dropped, `unused` where nothing is the
+    // backend's.
+    void abandon(Lease&, Abandon, Wake to, Time now, Wakes&, Outcome so_far = Outcome::unused);
     bool is_over(const Lease&);
 
     // This try of the ticket's request failed. `again`: it is one of the upstream's retries from here on,

@@ -167,7 +167,7 @@ void ParkState::judge(Work& w, Outcome outcome) {
     if (outcome == Outcome::connect_failed || outcome == Outcome::early_close) suspect(b);
 }
 
-void ParkState::abandon(Lease& lease, Abandon how, Wake to, bool too_slow) {
+void ParkState::abandon(Lease& lease, Abandon how, Wake to, Outcome so_far) {
     Work& w = *lease.work_;
     w.wake = to;
     if (w.state == Work::State::over) return owe(w);
@@ -179,14 +179,13 @@ void ParkState::abandon(Lease& lease, Abandon how, Wake to, bool too_slow) {
     ParkBackend& b = *w.backend;
     ParkUpstream& u = *b.upstream;
     if (w.state == Work::State::running) {
+        judge(w, so_far);
         --b.running;
         ++b.abandoned;
         w.abandoned_at = now;
         w.deadline = deadline_after(now, u.rules.abandon_limit);
         u.abandoned.push_back(w);
         // A probing request whose client left says nothing; but it stays the only one.
-        if (b.trial != &w && too_slow) note_try(b, TryResult::local_error);
-        if (b.trial == &w && too_slow) fail_trial(b);
         if (b.trial == &w) soon(now);
     }
     if (how != Abandon::drain) w.deadline = std::min(w.deadline, deadline_after(now, u.rules.abandon_grace));

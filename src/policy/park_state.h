@@ -190,7 +190,7 @@ struct ParkState {
     void take(Ticket&, Lease&);
     void run(Lease&);
     Ended finish(Lease&, End);
-    void abandon(Lease&, Abandon, Wake to, bool too_slow = false);
+    void abandon(Lease&, Abandon, Wake to, Outcome so_far = Outcome::unused);
     bool is_over(const Lease&);
     Lease probe(BackendId);
     static Time oldest_work(const ParkBackend&);

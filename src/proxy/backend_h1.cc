@@ -368,7 +368,7 @@ BackendSide::Remains BackendH1::take_remains(Time) {
 
 void BackendH1::cancel(Cause cause, Time now) {
     request_complete_ = request_complete_ || exchange_->request.is_sent();
-    const bool too_slow = exchange_->is_backends_fault(cause, now);
+    const Outcome so_far = exchange_->outcome_so_far(cause, now);
     exchange_ = nullptr;
     Wakes wakes;
     if (!request_begun) {
@@ -380,11 +380,11 @@ void BackendH1::cancel(Cause cause, Time now) {
         return close();
     }
     if (response_complete_ && !framing_.tunnel) return release(now);
-    abandon(cause, too_slow, now);
+    abandon(cause, so_far, now);
 }
 
 // Nobody waits for the answer; the worker may still be at it, so the slot stays taken until it has ended.
-void BackendH1::abandon(Cause cause, bool too_slow, Time now) {
+void BackendH1::abandon(Cause cause, Outcome so_far, Time now) {
     state_ = State::abandoned;
     abandoned_for_ = cause;
     OnAbandon how = upstream_.settings.on_abandon;
@@ -393,7 +393,7 @@ void BackendH1::abandon(Cause cause, bool too_slow, Time now) {
     Abandon kind = close_it ? Abandon::close : how == OnAbandon::restart ? Abandon::restart : Abandon::drain;
     Wake to{static_cast<uint16_t>(loop_.loop().index()), loop_.handle(this)};
     Wakes wakes;
-    loop_.park().abandon(lease_, kind, to, now, wakes, too_slow);
+    loop_.park().abandon(lease_, kind, to, now, wakes, so_far);
     loop_.post(wakes, now);
     if (loop_.leaving()) return abandoned_work_is_over(Outcome::cut, now);
     if (close_it) channel_.shut();

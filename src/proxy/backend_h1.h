@@ -65,7 +65,7 @@ class BackendH1 final : public ChannelUser, public Mortal, public Link<PoolTag>,
     void ended_by_backend();
     bool write_head();
     void write_body();
-    void abandon(Cause cause, bool too_slow, Time now);
+    void abandon(Cause cause, Outcome so_far, Time now);
     void abandoned_work_is_over(Outcome outcome, Time now);
     bool may_be_pooled() const;
     void pool_or_close(const Ended& ended, bool wanted, Time now);

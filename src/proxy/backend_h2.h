@@ -69,7 +69,7 @@ class BackendStream final : public BackendSide,
 
     void open(Time now);
     void fail(Cause cause);
-    void abandon(Cause cause, bool request_sent, bool too_slow, Time now);
+    void abandon(Cause cause, bool request_sent, Outcome so_far, Time now);
     void abandoned_work_is_over(Outcome outcome, Time now);
     void unbind(Time now);
     void close();

@@ -180,7 +180,7 @@ void BackendStream::cancel(Cause cause, Time now) {
         return close();
     }
     if (complete) return release(now);
-    abandon(cause, request_sent, exchange_->is_backends_fault(cause, now), now);
+    abandon(cause, request_sent, exchange_->outcome_so_far(cause, now), now);
 }
 
 // Others would wait for it just as long.
@@ -190,7 +190,7 @@ void BackendStream::note_not_connected() {
 
 // Nobody waits for the answer; the worker may still be at it, so the slot stays taken until it has ended, or
 // has heard that it is to end.
-void BackendStream::abandon(Cause cause, bool request_sent, bool too_slow, Time now) {
+void BackendStream::abandon(Cause cause, bool request_sent, Outcome so_far, Time now) {
     state_ = State::abandoned;
     abandoned_for_ = cause;
     exchange_ = nullptr;
@@ -200,7 +200,7 @@ void BackendStream::abandon(Cause cause, bool request_sent, bool too_slow, Time 
     Abandon kind = close_it ? Abandon::close : how == OnAbandon::restart ? Abandon::restart : Abandon::drain;
     Wake to{static_cast<uint16_t>(loop_.loop().index()), loop_.handle(this)};
     Wakes wakes;
-    loop_.park().abandon(lease_, kind, to, now, wakes, too_slow);
+    loop_.park().abandon(lease_, kind, to, now, wakes, so_far);
     loop_.post(wakes, now);
     if ((ended_ && !by_us_) || !connection_ || loop_.leaving())
         return abandoned_work_is_over(whole_ ? Outcome::answered : Outcome::cut, now);

@@ -84,7 +84,7 @@ class Exchange final : public Task, public Mortal {
     const HeadEdit& request_edit(Time now);  // how the request's head is shaped for the backend
     HeadEdit response_edit(Time now);        // the same for the response's, but for framing and connection
     bool body_is_collected() const { return collected_; }
-    bool is_backends_fault(Cause cause, Time now) const;  // that it is given up
+    Outcome outcome_so_far(Cause cause, Time now) const;  // of a try that is given up for that cause
     ModelLabel model() const { return model_; }
     Step step() const { return step_; }
 

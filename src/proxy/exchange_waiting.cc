@@ -4,6 +4,7 @@
 
 #include "proxy/data_loop.h"
 #include "proxy/exchange.h"
+#include "proxy/outlier.h"
 
 namespace penstock {
 
@@ -85,12 +86,16 @@ bool Exchange::waits_for_client() const {
     return waiting_ == Waiting::client_bytes || waiting_ == Waiting::client_drain;
 }
 
-// The whole took too long: the fault of who had it for longer, the backend or the queue before it.
-bool Exchange::is_backends_fault(Cause cause, Time now) const {
+// An answer that is dropped says what its status says. The whole took too long: the fault of who had it for
+// longer, the backend or the queue before it.
+Outcome Exchange::outcome_so_far(Cause cause, Time now) const {
+    if (cause == Cause::error_status) return outcome_of(response.head, response.trailers);
     const bool has_turns = waiting_ == Waiting::either_message || waiting_ == Waiting::tunnel;
-    if (has_turns && (cause == Cause::idle_timeout || cause == Cause::request_timeout)) return false;
-    if (cause == Cause::request_timeout) return now - granted_ > granted_ - began_;
-    return cause >= Cause::connect_failure;
+    if (has_turns && (cause == Cause::idle_timeout || cause == Cause::request_timeout))
+        return Outcome::unused;
+    const bool is_backends_fault = cause == Cause::request_timeout ? now - granted_ > granted_ - began_
+                                                                   : cause >= Cause::connect_failure;
+    return is_backends_fault ? Outcome::cut : Outcome::unused;
 }
 
 // per_try_timeout: from the grant to the first byte, but for the time in which it waited for its client.

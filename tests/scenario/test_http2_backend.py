@@ -302,6 +302,29 @@ def test_work_that_nobody_waits_for_holds_its_slot_until_its_answer_is_whole(sta
     proxy.wait_metric(lambda m: m.value("penstock_abandoned_total", upstream="main", outcome="completed") == 1)
 
 
+@pytest.mark.parametrize("status, reasons", [("429", {}), ("500", {"consecutive_5xx": 1})])
+def test_a_dropped_answer_counts_by_its_status_though_its_body_comes_later(lab, status, reasons):
+    first, second = lab.backend(H2Backend), lab.backend(H2Backend)
+    proxy = lab.penstock(servers=[first.address, second.address], protocol="http2", threads=1, balance="first",
+                         retry={"on": [int(status)], "backoff": 0}, outlier_detection={
+                             "consecutive_5xx": 2, "consecutive_local_errors": 2, "base_ejection_time": "1h",
+                             "max_ejection_time": "1h"})
+    connections = []
+    for _ in range(2):
+        client = proxy.connect().get("/")
+        connections = connections or [first.accept()]
+        dropped = connections[0].next_request()
+        connections[0].h2.send_headers(dropped, [(":status", status)])
+        connections[0].flush()
+        if len(connections) == 1:
+            connections.append(second.accept())
+        connections[1].respond(connections[1].next_request(), b"yes")
+        assert client.read_response().body == b"yes"
+        connections[0].pump(lambda: dropped in connections[0].resets, "a reset: nobody wants the rest")
+        proxy.wait_in_flight(0)
+    assert proxy.upstream()["backends"][0]["ejections"]["by_reason"] == reasons
+
+
 def test_a_slow_client_holds_up_its_own_stream_only(start):
     backend, proxy = start(buffer={"response": "64KiB"})
     slow = proxy.connect().get("/slow")

@@ -107,6 +107,39 @@ def test_an_answer_of_which_the_body_has_not_come_is_dropped_and_its_slot_held_u
     proxy.wait_in_flight(0)
 
 
+def drop_in_two_sends(proxy, first, second, status, fields=""):
+    """A request whose first answer is dropped at its head: the body is still to come, and comes later."""
+    client = proxy.connect().get()
+    at_work = first.next_request()
+    at_work.send(f"HTTP/1.1 {status}\r\n{fields}Content-Length: 5\r\n\r\n")
+    second.next_request().respond("yes")
+    assert client.read_response().body == b"yes"
+    at_work.send("sorry")
+    proxy.wait_in_flight(0)
+
+
+thresholds = {"consecutive_5xx": 2, "consecutive_local_errors": 2, "base_ejection_time": "1h", "max_ejection_time": "1h"}
+
+
+@pytest.mark.parametrize("status, fields", [("429 Busy", ""), ("503 Busy", "Retry-After: 1\r\n")])
+def test_a_dropped_answer_that_says_full_ejects_nobody_though_its_body_comes_later(pair, status, fields):
+    proxy, first, second = pair({"on": [429, 503]}, outlier_detection=thresholds, concurrency=8)
+    for _ in range(5):
+        drop_in_two_sends(proxy, first, second, status, fields)
+    facts = proxy.upstream()["backends"][0]
+    assert (facts["state"], facts["ejections"]["by_reason"]) == ("ready", {})
+
+
+@pytest.mark.parametrize("on_abandon", ["drain", "close"])
+def test_a_dropped_5xx_counts_as_one_though_its_body_comes_later(pair, on_abandon):
+    proxy, first, second = pair({"on": ["5xx"]}, outlier_detection=thresholds, on_abandon=on_abandon)
+    drop_in_two_sends(proxy, first, second, "500 Oops")
+    assert proxy.upstream()["backends"][0]["state"] == "ready"
+    drop_in_two_sends(proxy, first, second, "500 Oops")
+    facts = proxy.upstream()["backends"][0]
+    assert (facts["state"], facts["ejections"]["by_reason"]) == ("resting", {"consecutive_5xx": 1})
+
+
 # ---- what is never repeated
 
 

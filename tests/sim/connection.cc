@@ -315,7 +315,7 @@ BackendSide::Remains Connection::take_remains(Time) {
 
 void Connection::cancel(Cause cause, Time now) {
     request_complete_ = request_complete_ || exchange_->request.is_sent();
-    const bool too_slow = exchange_->is_backends_fault(cause, now);
+    const Outcome so_far = exchange_->outcome_so_far(cause, now);
     exchange_ = nullptr;
     if (!request_begun) {
         Outcome outcome = cause == Cause::connect_failure ? Outcome::connect_failed : Outcome::unused;
@@ -325,10 +325,10 @@ void Connection::cancel(Cause cause, Time now) {
         return close();
     }
     if (response_complete_ && !framing_.tunnel) return release(now);
-    abandon(too_slow, now);
+    abandon(so_far, now);
 }
 
-void Connection::abandon(bool too_slow, Time now) {
+void Connection::abandon(Outcome so_far, Time now) {
     state_ = State::abandoned;
     const Upstream& settings = upstream_.settings;
     bool close_it =
@@ -340,7 +340,7 @@ void Connection::abandon(bool too_slow, Time now) {
                                                : std::min(settings.abandon_grace, settings.abandon_limit);
     wire_->given_up_at = now + patience;
     Wakes wakes;
-    world_.park().abandon(lease_, kind, {loop_.number(), loop_.wake_handle(this)}, now, wakes, too_slow);
+    world_.park().abandon(lease_, kind, {loop_.number(), loop_.wake_handle(this)}, now, wakes, so_far);
     loop_.post(wakes, now);
     if (close_it) shut();
     resume();

@@ -71,7 +71,7 @@ class Connection final : public Task, public Mortal, public BackendSide {
     void write_body();
     void send();
     void shut();
-    void abandon(bool too_slow, Time now);
+    void abandon(Outcome so_far, Time now);
     void abandoned_work_is_over(Outcome outcome, Time now);
     bool may_be_pooled() const;
     void pool_or_close(const Ended& ended, bool wanted, Time now);

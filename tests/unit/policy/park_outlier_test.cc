@@ -189,12 +189,52 @@ TEST_CASE("requests that were given up as too slow are local errors, when they a
     for (int i = 0; i < 2; ++i) {
         all.push_back(running(world, slow));
     }
-    world.abandon(*all[0], Abandon::drain, true);
+    world.abandon(*all[0], Abandon::drain, Outcome::cut);
     CHECK(world.state(slow) == BackendState::ready);
-    world.abandon(*all[1], Abandon::drain, true);
+    world.abandon(*all[1], Abandon::drain, Outcome::cut);
     CHECK(world.state(slow) == BackendState::resting);
     for (auto& r : all) world.finish(*r);
     CHECK(world.state(slow) == BackendState::resting);
+}
+
+TEST_CASE("an answer that is dropped counts by its status when it is dropped, and once") {
+    ParkWorld world(with({.consecutive_5xx = 2, .consecutive_local_errors = 2}));
+    const BackendId bad = world.ready_backend({.slots = 8});
+    world.ready_backend({.slots = 8});
+    auto drop = [&](Outcome said) {
+        auto dropped = running(world, bad);
+        world.abandon(*dropped, Abandon::drain, said);
+        return dropped;
+    };
+    auto busy = drop(Outcome::full);
+    auto first = drop(Outcome::bad_answer);
+    auto still_busy = drop(Outcome::full);
+    CHECK(world.state(bad) == BackendState::ready);
+    world.finish(*busy, Outcome::cut);
+    world.finish(*first, Outcome::cut);
+    world.finish(*still_busy);
+    CHECK(world.state(bad) == BackendState::ready);
+    auto second = drop(Outcome::gateway_error);
+    CHECK(world.state(bad) == BackendState::resting);
+    CHECK(world.view(bad).ejected_for == EjectReason::consecutive_5xx);
+    world.finish(*second);
+}
+
+TEST_CASE("a probing request whose answer is dropped is judged by its status") {
+    ParkWorld world(with(five));
+    const BackendId bad = world.ready_backend({.slots = 1});
+    world.ready_backend({.slots = 1});
+    tries(world, bad, 5, Outcome::bad_answer);
+    world.pass(30s);
+    auto full = running(world, bad);
+    world.abandon(*full, Abandon::drain, Outcome::full);
+    CHECK(world.state(bad) == BackendState::resting);
+    CHECK(world.view(bad).ejected_in_row == 1);
+    world.finish(*full);
+    auto failed = running(world, bad);
+    world.abandon(*failed, Abandon::drain, Outcome::bad_answer);
+    CHECK(world.view(bad).ejected_in_row == 2);
+    world.finish(*failed);
 }
 
 TEST_CASE("connect failures eject too: Suspect it was, Resting it is") {

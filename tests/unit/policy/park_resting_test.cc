@@ -51,7 +51,7 @@ TEST_CASE("Resting: a probing request that was given up as too slow has failed, 
     world.tell(id, Event::eject, 1, world.now + 10s);
     world.pass(10s);
     auto a = world.arrive_running();
-    world.abandon(*a, Abandon::drain, true);
+    world.abandon(*a, Abandon::drain, Outcome::cut);
     CHECK(world.view(id).until == world.now + 20s);
     world.finish(*a, Outcome::answered);
     CHECK(world.state(id) == BackendState::resting);

@@ -209,9 +209,10 @@ class Stress {
     void running(Caller& c) {
         if (chance_.one_in(5)) {
             const auto how = static_cast<Abandon>(chance_.below(3));
-            const bool too_slow = chance_.one_in(2);
+            constexpr std::array so_fars{Outcome::unused, Outcome::cut, Outcome::full, Outcome::bad_answer};
+            const Outcome so_far = so_fars[chance_.below(so_fars.size())];
             call([&](Wakes& w) {
-                park_.abandon(c.lease, how, {c.loop, {++last_slot_, 1}}, now_, w, too_slow);
+                park_.abandon(c.lease, how, {c.loop, {++last_slot_, 1}}, now_, w, so_far);
             });
             c.step = Caller::Step::abandoned;
         } else if (chance_.one_in(3)) {

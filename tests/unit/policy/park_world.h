@@ -105,10 +105,10 @@ struct ParkWorld {
         return ended;
     }
     // The handle of the lease's new owner.
-    Handle abandon(Request& r, Abandon how, bool too_slow = false) {
+    Handle abandon(Request& r, Abandon how, Outcome so_far = Outcome::unused) {
         Wakes w;
         const Handle owner{1000 + ++last_slot, 1};
-        park.abandon(r.lease, how, {0, owner}, now, w, too_slow);
+        park.abandon(r.lease, how, {0, owner}, now, w, so_far);
         keep(w);
         return owner;
     }
