@@ -208,6 +208,7 @@ void Exchange::take(Admission&& admission, Time now) {
     switch (admission.kind) {
         case Admission::Kind::granted:
             granted_ = now;
+            backend_done_ = {};
             stalled_ = {};
             queue_ends(now);
             lease_ = std::move(admission.lease);

@@ -166,7 +166,8 @@ class Exchange final : public Task, public Mortal {
     Deadline absolute_;
     Deadline step_deadline_;
 
-    Time began_{}, asked_{}, granted_{}, first_byte_{}, backend_done_{};
+    Time began_{}, asked_{};
+    Time granted_{}, first_byte_{}, backend_done_{};  // of the last try
     Duration queued_ = RequestEnd::not_measured;
     Duration stalled_{};  // time that a lease has waited for its client alone
     Time waiting_since_{};

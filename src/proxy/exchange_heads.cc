@@ -87,7 +87,7 @@ HeadEdit Exchange::response_edit(Time now) {
     if (!sticky_cookie_.empty() && step_ != Step::answered) lines[count++] = {"set-cookie", sticky_cookie_};
     if (granted_ != Time{}) {
         char* timing = arena_.array<char>(64);
-        Time answered = first_byte_ == Time{} ? now : first_byte_;
+        Time answered = first_byte_ != Time{} ? first_byte_ : backend_done_ != Time{} ? backend_done_ : now;
         auto* end = fmt::format_to_n(timing, 64, "queue;dur={:.1f}, backend;dur={:.1f}",
                                      seconds(std::max(queued_, Duration::zero())) * 1e3,
                                      seconds(answered - granted_) * 1e3)

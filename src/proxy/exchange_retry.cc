@@ -33,6 +33,7 @@ void Exchange::not_connected(Outcome outcome, Time now) {
         tried_ = Cause::connect_failure;
         ticket_.excluded.add(lease_.backend().index);
     }
+    backend_done_ = now;
     queue_begins(now);
     Admission admission = loop_.park().retry(lease_, {outcome, Keep::closed}, ticket_, now, wakes);
     park_wakes(wakes, now);
@@ -81,6 +82,7 @@ void Exchange::backend_failed(Time now) {
     tried_ = cause;
     BackendSide* side = backend_;
     backend_ = nullptr;
+    backend_done_ = now;
     BackendSide::Remains remains = side->take_remains(now);
     if (answer.verdict == RetryVerdict::no || is_over(answer) || !start_over()) {
         Wakes wakes;
@@ -117,6 +119,7 @@ void Exchange::drop_try(Cause cause, Time now) {
     tried_ = cause;
     BackendSide* side = backend_;
     backend_ = nullptr;
+    backend_done_ = now;
     side->cancel(cause, now);
     if (!start_over()) return fail(Cause::memory_full, now);
     try_again(true, nullptr, now);

@@ -256,6 +256,26 @@ def test_one_deadline_covers_the_queue_and_all_tries(penstock, scripted):
     assert line["attempts"] == 3, line
 
 
+def test_waiting_for_another_try_is_no_time_of_the_backend(penstock, scripted):
+    first, second = scripted(), scripted()
+    proxy = penstock(servers=[first, second], balance="first", concurrency=1, threads=4,
+                     retry={"on": [503], "backoff": 0}, queue={"timeout": "1s"})
+    client = proxy.connect().get("/tried")
+    tried = first.next_request()
+    other = proxy.connect().get("/other")
+    at_work = second.next_request()
+    tried.send("HTTP/1.1 503 Full\r\nContent-Length: 5\r\n\r\n")      # its slot stays taken, too
+    answer = client.read_response()
+    assert_refused(answer, 503, "queue_timeout")
+    queue, backend = (float(part.split("dur=")[1]) for part in answer["server-timing"].split(", "))
+    line = proxy.wait_access(lambda line: line["target"] == "/tried")
+    assert queue >= 900 and queue + backend <= line["total_ms"] + 1
+    assert line["queue_ms"] >= 900 and line["queue_ms"] + line["backend_ms"] <= line["total_ms"] + 1
+    tried.send("sorry")
+    at_work.respond("yes")
+    assert other.read_response().body == b"yes"
+
+
 def test_a_client_that_leaves_while_its_request_pauses_is_noticed(pair):
     proxy, first, second = pair({"backoff": "1h"})
     client = proxy.connect().get("/left")
@@ -405,8 +425,21 @@ def test_0_is_no_limit_and_then_the_budget_binds_above_three_at_once(pair):
     assert proxy.metrics().value("penstock_circuit_open_total", limit="retry_budget") == 5
 
 
-def test_the_budget_is_a_share_of_what_was_answered(pair):
-    proxy, first, second = pair({"budget": "50%"}, circuit_breaker={"max_retries": 0})
+def test_a_budget_alone_decides_where_no_max_retries_is_given(pair):
+    proxy, first, second = pair({"budget": "0%"})
+    clients = fail_together(proxy, first, 5)
+    again = [second.next_request() for _ in range(3)]
+    refused_among(clients, 2)
+    for connection in again:
+        connection.respond()
+    metrics = proxy.metrics()
+    assert metrics.value("penstock_circuit_open_total", limit="retry_budget") == 2
+    assert metrics.value("penstock_circuit_open_total", limit="retries") == 0
+
+
+@pytest.mark.parametrize("settings", [{}, {"circuit_breaker": {"max_retries": 0}}])
+def test_the_budget_is_a_share_of_what_was_answered(pair, settings):
+    proxy, first, second = pair({"budget": "50%"}, **settings)
     for _ in range(8):
         client = proxy.connect().get()
         first.next_request().respond()
