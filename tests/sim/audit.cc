@@ -215,6 +215,8 @@ void Audit::check_home(const Client& client, bool at_once) {
     const bool is_bounded = rules.affinity == Affinity::by_hash && rules.balance_factor > 0;
     if (!ticket.excluded.empty() || is_bounded) return;
     if (waited) world_.fail("request {} waited for its home, and got another", client.number());
+    // Its slow start may have opened a slot since.
+    if (rules.slow_start > Duration{} && world_.now() < home->since + rules.slow_start + 5ms) return;
     if (at_once && home->unfit == Unfit::fit)
         world_.fail("request {} is away from its home, which has room", client.number());
 }
