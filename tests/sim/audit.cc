@@ -132,10 +132,16 @@ void Audit::check_order() {
         }
     for (const Asker& lucky : granted_)
         for (const Asker& other : passed_over_)
-            if (lucky.upstream == other.upstream && lucky.arrival > other.arrival)
+            if (lucky.upstream == other.upstream && lucky.arrival > other.arrival && !may_use_backup(lucky))
                 world_.fail("arrival {} overtakes arrival {} in pool {}", lucky.arrival, other.arrival,
                             static_cast<int>(lucky.upstream));
     if (!granted_.empty()) check_return();
+}
+
+// Who has tried the primaries may take a backup, which nobody else is let to while one of them is Ready.
+bool Audit::may_use_backup(const Asker& asker) const {
+    const auto& backends = world_.plan().pools[static_cast<size_t>(asker.upstream)].backends;
+    return !asker.goes_anywhere && std::ranges::any_of(backends, &BackendRules::backup);
 }
 
 // A backend that has rested, and only waits for its probing request, gets the next one of its pool, unless

@@ -57,6 +57,7 @@ class Audit {
         Unfit unfit;
         bool operator==(const Resting&) const = default;
     };
+    bool may_use_backup(const Asker& asker) const;
     std::vector<Asker> granted_, passed_over_;
     std::vector<Resting> resting_, rested_;     // now, and when a slot was granted last
     std::vector<uint32_t> connections_, idle_;  // by process
