@@ -72,8 +72,8 @@ std::string_view to_string(Unfit unfit) {
         case Unfit::restarting: return "to be restarted";
         case Unfit::busy: return "all slots taken";
         case Unfit::device_busy: return "all slots of its device taken";
-        case Unfit::own_connections: return "its own max_connections reached";
-        case Unfit::max_connections: return "max_connections reached";
+        case Unfit::own_connections: return "max_connections reached";
+        case Unfit::max_connections: return "max_connections of its upstream reached";
         case Unfit::max_requests: return "max_requests reached";
         case Unfit::backup: return "backup";
     }

@@ -45,7 +45,7 @@ TEST_CASE("a backend's own max_connections is no circuit breaker: what is over i
     auto b = world.arrive();
     CHECK(b->refusal() == Refusal::queue_full);
     CHECK(b->answer.limit == CircuitLimit::none);
-    CHECK(to_string(world.view(id).unfit) == "its own max_connections reached");
+    CHECK(to_string(world.view(id).unfit) == "max_connections reached");
     world.finish(*a);
 }
 
