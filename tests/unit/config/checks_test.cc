@@ -26,7 +26,8 @@ TEST_CASE("a queue where nothing is limited is warned of") {
     CHECK(warnings_of(with_server("queue: {size: 5}, circuit_breaker: {max_requests: 9}")) == "");
     CHECK(warnings_of(with_server("circuit_breaker: {max_connections: 9}")) == "");
     CHECK(warnings_of(with_server("protocol: http2, circuit_breaker: {max_connections: 9}"))
-              .find("circuit_breaker.max_connections: has no effect with protocol http2") != std::string::npos);
+              .find("circuit_breaker.max_connections: has no effect with protocol http2") !=
+          std::string::npos);
     CHECK(warnings_of(with_workers("queue: {size: 5}")) == "");
 }
 

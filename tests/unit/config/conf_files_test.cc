@@ -14,9 +14,7 @@ namespace penstock {
 
 namespace {
 
-std::filesystem::path conf() {
-    return PENSTOCK_SOURCE_DIR "/conf";
-}
+std::filesystem::path conf() { return PENSTOCK_SOURCE_DIR "/conf"; }
 
 std::string contents(const std::filesystem::path& path) {
     std::ifstream file(path);
