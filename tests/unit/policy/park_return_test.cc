@@ -158,6 +158,7 @@ TEST_CASE("one that outlives its client by as long as the rest was has failed, a
 TEST_CASE("several whose rest is over come back with as many requests") {
     ParkWorld world(rules_with(Balancing::first));
     std::vector<BackendId> all;
+    all.reserve(4);
     for (int i = 0; i < 4; ++i) all.push_back(world.ready_backend({.slots = 8}));
     eject(world, all[2]);
     eject(world, all[3]);
