@@ -259,6 +259,13 @@ void Fleet::give_back(Lease& slot, Time now) {
     deliver(park_, wakes, now, post_);
 }
 
+bool Fleet::make_room_for_probe(BackendId backend, Time now) {
+    Wakes wakes;
+    const bool has_made = park_.make_room_for_probe(backend, now, wakes);
+    deliver(park_, wakes, now, post_);
+    return has_made;
+}
+
 void Fleet::log_changes() {
     const BackendChanges changes = park_.changes();
     for (const BackendChange& change : changes) {

@@ -51,6 +51,7 @@ class Fleet final : public Task, WorkerEvents {
     // For health checks: stop a worker that is at fault, and start the next; a slot that a check has used.
     void restart(BackendId backend, uint32_t generation, RestartWhy why);
     void give_back(Lease& slot, Time now);
+    bool make_room_for_probe(BackendId, Time now);  // as the park's
     Park& park() { return park_; }
     void run(Time now) override;  // a tick
     void describe(Status& status, Time now);

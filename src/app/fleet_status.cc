@@ -18,6 +18,8 @@ std::string why(const BackendView& b) {
     switch (b.unfit) {
         case Unfit::resting: return fmt::format("ejected: {}", to_string(b.ejected_for));
         case Unfit::restarting: return fmt::format("to be restarted: {}", to_string(b.restart_why));
+        case Unfit::fit:
+            return b.state == BackendState::resting ? "has rested: the next request probes it" : "";
         default: return std::string(to_string(b.unfit));
     }
 }

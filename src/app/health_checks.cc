@@ -17,6 +17,10 @@ HealthRules rules_of(const HealthCheck& from) {
             .interval = from.interval,
             .jitter = from.jitter};
 }
+
+// An idle connection that stands in the way is closed within a turn of its loop.
+constexpr Duration ask_again = 10ms;
+constexpr int most_asked_again = 5;
 }  // namespace
 
 // Of one backend: a question, its answer, a pause, the next question.
@@ -58,6 +62,12 @@ class HealthRound final : public Task {
   private:
     void ask(Time now) {
         slot_ = checks_.fleet_.park().probe(backend_.id(), now);
+        if (!slot_ && asked_again_ < most_asked_again &&
+            checks_.fleet_.make_room_for_probe(backend_.id(), now)) {
+            ++asked_again_;
+            return checks_.loop_.turn().arm(timer_, now + ask_again);
+        }
+        asked_again_ = 0;
         if (slot_ && slot_.generation() != generation_) {  // another process: nothing is known of it
             health_ = {};
             generation_ = slot_.generation();
@@ -151,7 +161,8 @@ class HealthRound final : public Task {
     Probe probe_;
     Deadline timer_;
     Lease slot_;
-    bool asked_ = false;  // an outcome is awaited
+    bool asked_ = false;   // an outcome is awaited
+    int asked_again_ = 0;  // for a slot
     uint32_t generation_ = 0;
     Health health_;
     Time asked_at_{}, previous_{}, heard_at_{}, unhealthy_since_{};

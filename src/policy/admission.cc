@@ -191,6 +191,11 @@ Lease Park::probe(BackendId id, Time now) {
     return lease;
 }
 
+bool Park::make_room_for_probe(BackendId id, Time now, Wakes& wakes) {
+    const Hold hold(mutex_, *state_, now, &wakes);
+    return state_->make_room_for_probe(id);
+}
+
 Time Park::oldest_work(BackendId id, uint32_t generation) {
     const std::lock_guard lock(mutex_);
     const ParkBackend* b = state_->find(id);

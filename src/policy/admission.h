@@ -166,6 +166,9 @@ class Park {
     // A slot for a probe of a Ready, Suspect or Resting backend; an empty lease if there is none: skip it.
     // Its result comes as news; the lease ends with finish().
     Lease probe(BackendId, Time now);
+    // After an empty one: has an idle connection closed if nothing else stands in the way. True: ask again
+    // soon.
+    bool make_room_for_probe(BackendId, Time now, Wakes&);
     // When its oldest work that a backend may be at (abandoned work, too) began; never: there is none.
     Time oldest_work(BackendId, uint32_t generation);
     // We stop: who would start after `deadline` is refused.

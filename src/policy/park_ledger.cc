@@ -217,18 +217,23 @@ void ParkState::let_go(Lease& lease, bool strict) {
     lease.work_ = nullptr;
 }
 
+bool ParkState::has_slot_for_probe(const ParkBackend& b) const {
+    const ParkUpstream& u = *b.upstream;
+    const bool has_state = b.state == BackendState::ready || b.state == BackendState::suspect ||
+                           b.state == BackendState::resting;
+    if (!has_state || b.restarting || b.removed) return false;
+    if (b.rules.slots && b.used() >= b.rules.slots) return false;
+    if (b.device && b.device->slots && b.device->used >= b.device->slots) return false;
+    if (u.rules.max_requests && u.used >= u.rules.max_requests) return false;
+    if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return false;
+    return !u.rules.counts_connections || b.waiting == 0;
+}
+
 Lease ParkState::probe(BackendId id) {
     ParkBackend& b = backend(id);
     ParkUpstream& u = *b.upstream;
     Lease lease;
-    const bool has_state = b.state == BackendState::ready || b.state == BackendState::suspect ||
-                           b.state == BackendState::resting;
-    if (!has_state || b.restarting || b.removed) return lease;
-    if (b.rules.slots && b.used() >= b.rules.slots) return lease;
-    if (b.device && b.device->slots && b.device->used >= b.device->slots) return lease;
-    if (u.rules.max_requests && u.used >= u.rules.max_requests) return lease;
-    if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return lease;
-    if (u.rules.counts_connections && (b.waiting || !has_permit(b))) return lease;
+    if (!has_slot_for_probe(b) || (u.rules.counts_connections && !has_permit(b))) return lease;
     Work& w = begin_work(b, Work::State::probing);
     mark(u);  // with more in flight everybody's fair share is more: a home may have room again
     lease.work_ = &w;
@@ -242,6 +247,17 @@ Lease ParkState::probe(BackendId id) {
         lease.how_ = Connect::dial;
     }
     return lease;
+}
+
+// With one slot the pooled connection of the last request is all that there may be, and under steady traffic
+// there always is one: a check would never come through. No slot is held meanwhile, so nobody loses his
+// place.
+bool ParkState::make_room_for_probe(BackendId id) {
+    ParkBackend& b = backend(id);
+    if (!has_slot_for_probe(b)) return false;
+    for (size_t loop = 0; loop < loops && !has_permit(b) && b.closing + b.closable == 0; ++loop)
+        if (b.idle_on[loop] > 0) want_closed(b, loop);
+    return has_permit(b) || b.closing + b.closable > 0;
 }
 
 Time ParkState::oldest_work(const ParkBackend& b) {

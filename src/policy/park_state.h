@@ -193,6 +193,8 @@ struct ParkState {
     void abandon(Lease&, Abandon, Wake to, Outcome so_far = Outcome::unused);
     bool is_over(const Lease&);
     Lease probe(BackendId);
+    bool has_slot_for_probe(const ParkBackend&) const;
+    bool make_room_for_probe(BackendId);
     static Time oldest_work(const ParkBackend&);
     Work& begin_work(ParkBackend&, Work::State);
     void end_work(Work&, Ended::By, bool is_sample);  // the slot is free; the lease may still stand for it

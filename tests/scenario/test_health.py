@@ -103,6 +103,17 @@ def test_a_check_takes_a_free_slot_and_is_skipped_when_there_is_none(penstock, s
     assert one.next_request().request.target == "/health"
 
 
+def test_a_backend_of_one_slot_whose_connection_is_kept_is_checked_between_its_requests(penstock, server):
+    one = server()
+    proxy = penstock(servers=[one], threads=4, concurrency=1, pool={"idle": "1h"},
+                     health_check={**fast, "interval": "100ms"})
+    client = proxy.connect()
+    for number in range(3):             # each leaves an idle connection, the only one that there may be
+        assert client.get("/").read_response().status == 200
+        before = checks(proxy, one.address, "passed")
+        eventually(lambda: checks(proxy, one.address, "passed") > before, "a check")
+
+
 def test_busy_is_not_dead(penstock, server):
     """While answers come, checks that get none in time take nobody out; when nothing comes any more, they do."""
     one = server()

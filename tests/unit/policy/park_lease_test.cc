@@ -497,6 +497,31 @@ TEST_CASE("a probe is skipped where an idle connection holds the last permit") {
     CHECK_FALSE(world.park.probe(id, world.now));
 }
 
+TEST_CASE("an idle connection that stands in the way of a probe is closed; work is not disturbed") {
+    ParkWorld world;
+    const BackendId id = world.ready_backend();
+    const auto make_room = [&] {
+        Wakes wakes;
+        return world.park.make_room_for_probe(id, world.now, wakes);
+    };
+    auto a = world.arrive_running();
+    CHECK_FALSE(make_room());
+    world.finish(*a, Outcome::answered, Keep::idle);
+    CHECK(make_room());
+    CHECK(make_room());  // it is on its way
+    const Trims trims = world.park.idle_to_close(0, world.now);
+    REQUIRE(trims.count == 1);
+    CHECK(trims.items[0].connections == 1);
+    CHECK_FALSE(world.park.probe(id, world.now));
+    Wakes wakes;
+    world.park.connection_closed(id, 1, world.now, wakes);
+    CHECK(make_room());
+    Lease probe = world.park.probe(id, world.now);
+    REQUIRE(probe);
+    CHECK_FALSE(make_room());
+    world.park.finish(probe, {Outcome::answered, Keep::closed}, world.now, wakes);
+}
+
 TEST_CASE("a Suspect backend can be probed, one that is down or starts cannot") {
     ParkWorld world;
     const BackendId id = world.backend({.spawned = true});
