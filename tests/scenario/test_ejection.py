@@ -197,6 +197,7 @@ def test_one_probing_request_at_a_time_even_when_its_client_leaves(penstock, scr
     clients = [proxy.connect().get("/a"), proxy.connect().get("/b")]
     held = other.next_request()
     bad.next_request().respond(status="500 Bad")
+    proxy.wait_log(rf"{re.escape(bad.address)} is ejected for 0.300s: consecutive_5xx")
     leaving = proxy.connect().get("/leaving")
     hanging = bad.next_request()
     leaving.close()
