@@ -314,8 +314,10 @@ void ParkState::tick_backend(ParkBackend& b, Actions& actions, Time& next) {
     }
     if (b.state == BackendState::resting) comes(b.until);
     const Duration window = b.upstream->rules.slow_start;
-    if (b.ready_since + window > now)
-        comes(b.ready_since + window * (cap(b) + 1) / std::max(b.rules.slots, 1U) + 1ns);
+    if (b.ready_since + window > now) {  // rounded up: the first moment at which cap() has one more
+        const uint32_t slots = std::max(b.rules.slots, 1U);
+        comes(b.ready_since + (window * (cap(b) + 1) + Duration(slots - 1)) / slots);
+    }
     Action::Kind kind;
     if (!wants(b, kind)) return;
     if (b.asked_at != never && b.asked == kind && b.asked_at + ask_again_after > now)
