@@ -36,6 +36,19 @@ def test_exchanges_share_one_connection(start):
     assert backend.none_waiting()
 
 
+def test_requests_that_come_while_tls_shakes_hands_share_its_connection(lab, tmp_path):
+    backend = lab.backend(H2Backend, context=Authority(str(tmp_path)).server_context(["h2"]))
+    proxy = lab.penstock(servers=[backend], protocol="http2", tls={"verify": False}, threads=1)
+    clients = [proxy.connect() for _ in range(60)]
+    for client in clients:              # turn by turn: some find the first one's connection with an unsent greeting
+        client.get("/")
+    connection = backend.accept()
+    for _ in clients:
+        connection.respond(connection.next_request())
+    assert [client.read_response().status for client in clients] == [200] * 60
+    assert backend.none_waiting()
+
+
 def test_a_backend_that_allows_two_streams_gets_as_many_connections_as_it_takes(start):
     backend, proxy = start({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 2})
     first = proxy.connect().get("/first")
