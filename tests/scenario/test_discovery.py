@@ -1,4 +1,5 @@
 """Servers that are given by name: their addresses come and go as a nameserver says."""
+import errno
 import http.client
 import http.server
 import socket
@@ -62,11 +63,20 @@ def made():
         thing.close()
 
 
+def at_one_port(made, *hosts):
+    """One on each of these addresses. A port that is free on the first may be taken on the others: then another."""
+    while True:
+        here = [made(Here, hosts[0])]
+        try:
+            return here + [made(Here, host, here[0].port) for host in hosts[1:]]
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 @pytest.fixture
 def three(made):
-    """127.0.0.2, .3 and .4, all at one port."""
-    first = made(Here, "127.0.0.2")
-    return [first] + [made(Here, f"127.0.0.{i}", first.port) for i in (3, 4)]
+    return at_one_port(made, "127.0.0.2", "127.0.0.3", "127.0.0.4")
 
 
 def start(penstock, nameserver, port, resolve="100ms", name="gpu.test", resolver=None, **settings):
@@ -218,10 +228,9 @@ def test_one_kind_of_address_may_fail_while_the_other_is_found(penstock, made, t
 
 def test_a_kind_of_address_that_a_name_has_no_longer_leaves(penstock, made):
     try:
-        v6 = made(Here, "::1")
+        v6, v4 = at_one_port(made, "::1", "127.0.0.1")
     except OSError:
         pytest.skip("this machine has no ::1")
-    v4 = made(Here, "127.0.0.1", v6.port)
     nameserver = made(NameServer, gpu_test=["127.0.0.1", "::1"])
     running = start(penstock, nameserver, v6.port)
     wait_backends(running, v4.name, v6.name)

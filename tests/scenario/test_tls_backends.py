@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from lib import patience
-from lib.backends import ScriptedBackend, unused_address
+from lib.backends import ScriptedBackend, address_of
 from lib.certificates import Authority
 from lib.wire import TooSlow, eventually
 
@@ -268,14 +268,11 @@ def test_a_body_that_ends_by_close_is_cut_where_tls_was_not_closed(penstock, sec
 
 def test_a_suspect_server_is_asked_over_tls_whether_it_is_up(penstock, lab, authority):
     """Nobody is there; then somebody who speaks no TLS, which is not up; then a server that does."""
-    address = unused_address()
-    proxy = penstock(servers=[address], tls={"ca": authority.ca}, concurrency=1)
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))     # nobody else's, and nobody there until it listens
+    proxy = penstock(servers=[address_of(sock)], tls={"ca": authority.ca}, concurrency=1)
     assert ask(proxy).read_response().status in (502, 503)
     proxy.wait_log("server .* is down: connect")
-    host, port = address.split(":")
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((host, int(port)))
     sock.listen()
     sock.settimeout(patience)
     clear, _ = sock.accept()
