@@ -2,7 +2,7 @@
 // Main thread. run() starts it all, serves until a signal says otherwise, and returns the exit status.
 //
 //     TERM, INT   drain: stop accepting, finish what was accepted (limits.drain), stop the workers, exit 0
-//     the same again: exit at once
+//                 the same again: exit at once
 //     HUP         read certificates again
 //     USR1        reopen logs
 #pragma once

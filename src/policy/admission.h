@@ -6,14 +6,14 @@
 // short hold: no I/O, no allocation in steady state, at most 32 grants or refusals. Time comes in with each
 // call (an earlier `now` than one seen before counts as that one). Wakes go out in the caller's array.
 //
-//     Admission a = park.peek(upstream, length, deadline, now);          at the head: refused now?
-//     a = park.admit(ticket, now, wakes);  post(wakes);                  granted: a.lease; waiting: arm
-//     a.wait_until a = park.collect(ticket, now, wakes);                              at each wake, and when
-//     the timer fires lease.how():  reuse | dial | wait: after its wake, connect() again park.run(lease,
-//     now);                                              before the first byte goes out park.finish(lease,
-//     {Outcome::answered, Keep::idle}, now, wakes);   proof that the work is over park.abandon(lease,
-//     Abandon::drain, wake, now, wakes);             or: nobody wants it, the worker may still be
-//                                                                        at it; finish() when it has ended
+//     a = park.peek(upstream, length, deadline, now)      at the head: is it refused now?
+//     a = park.admit(ticket, now, wakes)                  granted: a.lease. Waiting: arm a.wait_until
+//     a = park.collect(ticket, now, wakes)                at each wake, and when that timer fires
+//     lease.how()                                         reuse, dial, or wait: connect() after its wake
+//     park.run(lease, now)                                before the first byte goes out
+//     park.finish(lease, {answered, idle}, now, wakes)    proof that the work is over
+//     park.abandon(lease, drain, wake, now, wakes)        or nobody wants it, and the worker may still be
+//                                                         at it: finish() when it has ended
 //
 // The surprising thing: no timeout gives a slot back. Work that nobody waits for holds its slot until the
 // worker has ended it, or tick() has had the worker restarted.

@@ -3,10 +3,9 @@
 // records; the park keeps a record for each backend and does what comes out.
 //
 //     note(record, rules, TryResult)       as each try ends: a number of failures in a row decides at once
-//     find_outliers(records, rules, hit)   as each interval ends: rates, compared with the others or a
-//     threshold may_eject(rules, pool)               both only ask; the pool has the last word
-//     ejection_time(record, rules, r)      base x n, n growing with each ejection and shrinking in good
-//     intervals
+//     find_outliers(records, rules, hit)   as each interval ends: rates, against the others' or a threshold
+//     may_eject(rules, pool)               both only ask; the pool has the last word
+//     ejection_time(record, rules, r)      base x n; n grows with each ejection and shrinks in good intervals
 //
 // Different from Envoy on purpose: an ejection lasts exactly its time, whatever `interval` is, and ends with
 // one probing request instead of full traffic; `min_healthy` counts backends, because with one to eight of

@@ -255,7 +255,7 @@ Unfit ParkState::unfit(const ParkBackend& b) const {
     if (b.device && b.device->slots && b.device->used >= b.device->slots) return Unfit::device_busy;
     const uint32_t connections = u.rules.counts_connections ? b.rules.max_connections : 0;
     if (connections && b.used() >= connections) return Unfit::own_connections;
-    if (u.rules.max_requests && u.used >= u.rules.max_requests) return Unfit::max_requests;
+    if (u.rules.max_requests && u.requests() >= u.rules.max_requests) return Unfit::max_requests;
     if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return Unfit::max_connections;
     if (b.rules.backup && u.primary_ready) return Unfit::backup;
     return Unfit::fit;

@@ -78,11 +78,12 @@ bool ParkState::check(const std::span<const Lease* const>* leases,
     std::vector<const Work*> known;  // that a lease should stand for
     for (auto& u : upstreams) {
         if (!u) continue;
-        uint64_t used = 0, connections = 0, bytes = 0, count = 0, unrestricted = 0, last = 0;
+        uint64_t used = 0, probing = 0, connections = 0, bytes = 0, count = 0, unrestricted = 0, last = 0;
         for (auto& b : u->backends) {
             if (!b) continue;
             check_backend(*b, f);
             used += b->used();
+            probing += b->probing;
             connections += b->connections();
             const uint32_t slots = b->rules.slots ? b->rules.slots : UINT32_MAX;
             f.expect(b->used() <= std::max(slots, b->most_used), "{} used of {} slots", b->used(), slots);
@@ -94,6 +95,7 @@ bool ParkState::check(const std::span<const Lease* const>* leases,
                 if (w->state != Work::State::granted && !w->is_orphan) known.push_back(w);
         }
         f.equal(u->used, used, "used of the upstream");
+        f.equal(u->probing, probing, "probing of the upstream");
         f.equal(u->connections, connections, "connections of the upstream");
         const Ticket* head = nullptr;
         for (Ticket* t = u->queue.front(); t; t = u->queue.next(*t)) {

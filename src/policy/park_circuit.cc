@@ -11,7 +11,7 @@ RetryAnswer ParkState::may_retry(Ticket& t, const FailedTry& failed) {
     retry_answered(t);  // what failed may have been a retry: it makes room for the next
     const RetryLoad load{.at_once = u.retrying,
                          .lately = u.retry_budget.retried_lately(now),
-                         .work = u.used + u.waiting + u.retry_budget.answered_lately(now)};
+                         .work = u.requests() + u.waiting + u.retry_budget.answered_lately(now)};
     RetryAnswer answer{.verdict = judge_retry(u.rules.retry, failed, load)};
     switch (answer.verdict) {
         case RetryVerdict::again:
@@ -61,7 +61,7 @@ CircuitView ParkState::circuit(const ParkUpstream& u, CircuitLimit limit) const 
             break;
         case CircuitLimit::requests:
             view.bound = u.rules.max_requests;
-            view.now = u.used;
+            view.now = u.requests();
             break;
         case CircuitLimit::pending:
             view.bound = u.rules.max_pending;
@@ -81,7 +81,7 @@ bool ParkState::is_met(const ParkUpstream& u, CircuitLimit limit) const {
     switch (limit) {
         case CircuitLimit::connections:
             return u.rules.connection_bound() && u.used >= u.rules.connection_bound();
-        case CircuitLimit::requests: return u.rules.max_requests && u.used >= u.rules.max_requests;
+        case CircuitLimit::requests: return u.rules.max_requests && u.requests() >= u.rules.max_requests;
         case CircuitLimit::pending: return u.rules.max_pending && u.waiting >= u.rules.max_pending;
         case CircuitLimit::retries:
             return u.rules.retry.max_retries && u.retrying >= u.rules.retry.max_retries;

@@ -17,9 +17,11 @@ Work& ParkState::begin_work(ParkBackend& b, Work::State state) {
         b.trial = &w;
         tell_change({.kind = BackendChange::Kind::probed, .backend = b.id, .time = now - b.ejected_at});
     }
-    ++(state == Work::State::probing ? b.probing : b.granted);
+    const bool is_probe = state == Work::State::probing;
+    ++(is_probe ? b.probing : b.granted);
     ++b.references;
     ++b.upstream->used;
+    b.upstream->probing += is_probe;
     if (b.device) ++b.device->used;
     b.works.push_back(w);
     return w;
@@ -36,8 +38,11 @@ void ParkState::end_work(Work& w, Ended::By by, bool is_sample) {
         u.wasted += now - w.abandoned_at;
     } else if (w.state == Work::State::running) {
         --b.running;
+    } else if (w.state == Work::State::probing) {
+        --b.probing;
+        --u.probing;
     } else {
-        --(w.state == Work::State::probing ? b.probing : b.granted);
+        --b.granted;
     }
     --u.used;
     b.most_used = std::min(b.most_used, b.used());
@@ -224,7 +229,6 @@ bool ParkState::has_slot_for_probe(const ParkBackend& b) const {
     if (!has_state || b.restarting || b.removed) return false;
     if (b.rules.slots && b.used() >= b.rules.slots) return false;
     if (b.device && b.device->slots && b.device->used >= b.device->slots) return false;
-    if (u.rules.max_requests && u.used >= u.rules.max_requests) return false;
     if (u.rules.connection_bound() && u.used >= u.rules.connection_bound()) return false;
     return !u.rules.counts_connections || b.waiting == 0;
 }

@@ -128,6 +128,8 @@ struct ParkBackend {
 };
 
 struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
+    uint32_t requests() const { return used - probing; }  // what max_requests bounds
+
     UpstreamId id = UpstreamId::none;
     UpstreamRules rules;
     Serving serving = Serving::none;
@@ -144,7 +146,8 @@ struct ParkUpstream : Link<DirtyTag>, Link<TellTag> {
     std::vector<Candidate> candidates;                   // one a backend
     uint32_t version = 0;                                // counts up when homes may be others
     uint64_t member_weight = 0;                          // of those that keys have homes on
-    uint32_t used = 0;
+    uint32_t used = 0;                                   // slots
+    uint32_t probing = 0;  // of those: by health checks, which are nobody's requests
     uint32_t connections = 0;
     bool primary_ready = false;          // a backend that is not a backup is Ready
     ParkBackend* restarting = nullptr;   // the one restart for stuck work that is under way

@@ -74,7 +74,7 @@ bool BackendH2::takes_more() const {
 }
 
 bool BackendH2::is_silent(Time now) const {
-    if (state_ != State::open) return false;  // what waits while it dials is the handshake's, not ours to judge
+    if (state_ != State::open) return false;  // while it dials, what waits is the handshake's
     if (asked_since_ != never && now - asked_since_ >= answer_time) return true;
     return channel_.output_bytes() > 0 && now - channel_.last_sent() >= write_time;
 }
