@@ -73,6 +73,8 @@ void Fleet::describe(Status& status, Time now) {
             out.why = why(b);
             out.generation = b.generation;
             out.slots = b.slots;
+            out.weight = b.weight;
+            out.backup = b.backup;
             out.in_flight = b.used;
             out.connections = b.dialing + b.busy + b.idle + b.closing;
             out.since = now - b.since;

@@ -48,6 +48,8 @@ Json json_of(const BackendStatus& b) {
                  {"until_seconds", json_of(b.until)},
                  {"generation", b.generation},
                  {"slots", b.slots},
+                 {"weight", b.weight},
+                 {"backup", b.backup},
                  {"in_flight", b.in_flight},
                  {"connections", b.connections}};
     if (b.ejections) json["ejections"] = json_of(*b.ejections);
@@ -170,6 +172,9 @@ std::string remarks(const Json& b) {
             text = with(text, fmt::format("{} ejection{}", total, total == 1 ? "" : "s"));
     if (b.contains("health") && !b["health"].value("last", "").empty())
         text = with(text, b["health"].value("last", ""));
+    if (uint64_t weight = b.value("weight", uint64_t{1}); weight != 1)
+        text = with(text, fmt::format("weight {}", weight));
+    if (b.value("backup", false) && b.value("why", "") != "backup") text = with(text, "backup");
     return text;
 }
 

@@ -35,6 +35,8 @@ struct BackendStatus {
     std::string why{};    // why it takes no request now; empty: it does
     uint32_t generation = 0;
     uint32_t slots = 0;  // 0: no limit
+    uint32_t weight = 1;
+    bool backup = false;
     uint32_t in_flight = 0;
     uint32_t connections = 0;
     bool counted_by_loops = false;              // unlimited: in_flight is read from the loops' own counters

@@ -174,6 +174,7 @@ void ParkState::describe(ParkView& view) {
                                   .generation = b->generation,
                                   .slots = b->rules.slots,
                                   .weight = b->rules.weight,
+                                  .backup = b->rules.backup,
                                   .used = b->used(),
                                   .granted = b->granted,
                                   .running = b->running,

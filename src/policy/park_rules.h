@@ -210,6 +210,7 @@ struct BackendView {
     Unfit unfit = Unfit::fit;
     uint32_t generation = 0;
     uint32_t slots = 0, weight = 0;
+    bool backup = false;
     uint32_t used = 0;                                              // the sum of the next four
     uint32_t granted = 0, running = 0, abandoned = 0, probing = 0;  // granted: nothing sent yet
     uint32_t stuck = 0;                                             // of the abandoned

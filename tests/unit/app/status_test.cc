@@ -45,7 +45,15 @@ TEST_CASE("the JSON has what the contract names") {
     UpstreamStatus& u = status.upstreams[0];
     u.queue = {2, 10, 4096};
     u.abandoned = 1;
-    u.backends.push_back({"u1/0", "unix:/run/x/0.sock", "ready", "busy", 3, 1, 1, 1, false});
+    u.backends.push_back({.name = "u1/0",
+                          .address = "unix:/run/x/0.sock",
+                          .state = "ready",
+                          .why = "busy",
+                          .generation = 3,
+                          .slots = 1,
+                          .weight = 5,
+                          .in_flight = 1,
+                          .connections = 1});
     u.backends.push_back({.name = "10.0.0.5:80",
                           .state = "resting",
                           .why = "ejected: consecutive_5xx",
@@ -75,6 +83,8 @@ TEST_CASE("the JSON has what the contract names") {
     CHECK(first["abandoned"] == 1);
     CHECK(first["backends"][0]["why"] == "busy");
     CHECK(first["backends"][0]["in_flight"] == 1);
+    CHECK(first["backends"][0]["weight"] == 5);
+    CHECK(first["backends"][0]["backup"] == false);
     CHECK(first["backends"][0]["until_seconds"].is_null());
     CHECK_FALSE(first["backends"][0].contains("health"));
     auto& ejected = first["backends"][1];
@@ -108,11 +118,20 @@ TEST_CASE("people get a table") {
     Status status = status_of({"serving"});
     UpstreamStatus& u = status.upstreams[0];
     u.queue = {2, 10, 4096};
-    u.backends.push_back({"u1/0", "unix:/run/x/0.sock", "ready", "busy", 3, 1, 1, 1, false});
+    u.backends.push_back({.name = "u1/0",
+                          .address = "unix:/run/x/0.sock",
+                          .state = "ready",
+                          .why = "busy",
+                          .generation = 3,
+                          .slots = 1,
+                          .weight = 5,
+                          .in_flight = 1,
+                          .connections = 1});
     u.backends.push_back({.name = "10.0.0.5:80",
                           .address = "10.0.0.5:80",
                           .state = "resting",
                           .why = "ejected: consecutive_5xx",
+                          .backup = true,
                           .since = 12s,
                           .until = 18400ms,
                           .ejections = EjectionStatus{1, {{"consecutive_5xx", 1}}, 0, 0},
@@ -125,8 +144,8 @@ bodies in memory: 0 B of 1024 MiB
 
 upstream u1: serving, 2 of 10 queued (4096 B)
   backend      state    for   in flight  slots     connections  generation  address
-  u1/0         ready    0.0s  1          1         1            3           unix:/run/x/0.sock  busy
-  10.0.0.5:80  resting  12s   0          no limit  0            0           10.0.0.5:80         ejected: consecutive_5xx, 18s left, 1 ejection, GET /health -> 200
+  u1/0         ready    0.0s  1          1         1            3           unix:/run/x/0.sock  busy, weight 5
+  10.0.0.5:80  resting  12s   0          no limit  0            0           10.0.0.5:80         ejected: consecutive_5xx, 18s left, 1 ejection, GET /health -> 200, backup
   worker  state  for   pid   generation  restarts  memory
   u1/0    ready  40m   4711  3           2         20 MiB
   u1/1    down   0.1s  -     1           0         0 B     ended unasked, starts in 0.4s
