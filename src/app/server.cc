@@ -381,7 +381,7 @@ Status RunningServer::status() {
     out.failed_reloads = failed_reloads_;
     out.memory_reserved = static_cast<uint64_t>(memory_.borrowed());
     out.memory_limit = config_.limits.memory;
-    for (auto& station : stations_) out.turns.push_back(station->loop.turns());
+    for (auto& station : stations_) out.turns.push_back(station->loop.turn().number());
     if (access_writer_) out.access_log_dropped = access_writer_->dropped_lines();
     out.log_dropped = log::dropped_lines();
     return out;

@@ -8,7 +8,7 @@ constexpr int most_rounds = 4;
 }  // namespace
 
 void Turn::sweep(Time now) {
-    ++number_;
+    number_.store(number() + 1, std::memory_order_relaxed);
     if (now > now_) now_ = now;
     deadlines_.expire(now_, [this](Task& task) { mark(task); });
 }

@@ -11,6 +11,9 @@
 // runs. A Turn outlives everything that is marked, armed or buried in it.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+
 #include "base/deadlines.h"
 #include "base/list.h"
 #include "base/time.h"
@@ -78,7 +81,9 @@ class Turn {
     void reap();
 
     Time now() const { return now_; }
-    uint32_t number() const { return number_; }  // of this turn; it wraps
+    // Of this turn, from 1; any thread may ask. What a stranger can make a loop do shows here, whatever the
+    // clock says.
+    uint64_t number() const { return number_.load(std::memory_order_relaxed); }
     // When the next turn must come: at once while anything is marked, else with the next deadline.
     Time next() const { return marked_.empty() && outputs_.empty() ? deadlines_.next() : Time::min(); }
 
@@ -88,7 +93,7 @@ class Turn {
     List<Mortal, GraveTag> graveyard_;
     Deadlines deadlines_;
     Time now_;
-    uint32_t number_ = 0;
+    std::atomic<uint64_t> number_{0};  // one writer
 };
 
 }  // namespace penstock

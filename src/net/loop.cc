@@ -50,7 +50,6 @@ void Loop::run_once() {
     poll();
     take_mail();
     turn_.run(monotonic_now());
-    turns_.store(turns() + 1, std::memory_order_relaxed);
 }
 
 void Loop::stop() {

@@ -48,9 +48,6 @@ class Loop {
     void post(std::unique_ptr<Letter> letter) { mailbox_.post(std::move(letter)); }  // any thread
     void wake(Handle handle) { mailbox_.wake(handle); }                              // any thread
     void stop();                                                                     // any thread
-    // How many so far; from any thread. What a stranger can make a loop do shows here, whatever the clock
-    // says.
-    uint64_t turns() const { return turns_.load(std::memory_order_relaxed); }
 
   private:
     void poll();
@@ -72,7 +69,6 @@ class Loop {
     int timer_;
     Time timer_set_for_ = never;
     std::atomic<bool> stopping_{false};
-    std::atomic<uint64_t> turns_{0};  // one writer
 };
 
 }  // namespace penstock

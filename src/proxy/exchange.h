@@ -171,7 +171,7 @@ class Exchange final : public Task, public Mortal {
     Duration queued_ = RequestEnd::not_measured;
     Duration stalled_{};  // time that a lease has waited for its client alone
     Time waiting_since_{};
-    uint32_t waiting_since_turn_ = 0;
+    uint64_t waiting_since_turn_ = 0;
     Time moved_at_{};
     uint64_t moved_ = 0;
     uint64_t offered_ = 0;  // of the response to its client, at the last look
