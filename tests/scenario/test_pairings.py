@@ -19,7 +19,8 @@ sizes = {"0 B": 0, "1 B": 1, "64 KiB": 64 << 10, "10 MiB": 10 << 20}
 flavours = {
     "plain": {},
     "one": {"concurrency": 1, "queue": {"size": 1, "timeout": "20s"}},
-    "quick": {"timeouts": {"first_byte": "150ms", "idle": "150ms"}},
+    "quick": {"timeouts": {"first_byte": "150ms"}},
+    "steady": {"timeouts": {"idle": "150ms"}},
     "short": {"timeouts": {"request": "150ms"}},
     "patient": {"concurrency": 1, "queue": {"size": 1, "timeout": "100ms"}},
     "stalls": {"timeouts": {"client_stall": "150ms"}, "concurrency": 1, "buffer": {"request": "16KiB"}},
@@ -249,10 +250,10 @@ def test_a_backend_that_does_not_begin_to_answer_is_a_504(pair):
 
 
 def test_a_backend_that_stops_inside_its_answer_cuts_it(pair):
-    answer = pair.request("GET", "/stall", "quick")
+    answer = pair.request("GET", "/stall", "steady")
     assert answer.status == 200 and not answer.complete
     pair.house.proxy.wait_access(lambda line: line.get("reason") == "idle_timeout" and
-                                 line["target"] == pair.path("/stall", "quick"))
+                                 line["target"] == pair.path("/stall", "steady"))
 
 
 def test_a_request_that_takes_too_long_in_all_is_a_504(pair):
