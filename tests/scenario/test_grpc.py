@@ -213,8 +213,7 @@ def test_a_draining_penstock_finishes_the_call_that_runs(world):
     caller, echo, proxy = world.start()
     call = caller.unary("Slow").future(b"")
     eventually(echo.began.is_set)
-    proxy.signal(15)
-    proxy.wait_log("draining")
+    proxy.drain()
     echo.release.set()
     assert call.result() == b"done"
     assert proxy.wait_exit() == 0

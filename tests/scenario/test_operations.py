@@ -187,9 +187,7 @@ def test_term_drains_no_request_that_was_accepted_is_lost(one_slot):
         proxy.wait_queue(number + 1)
     idle = proxy.connect().get("/refused-or-not")      # one more that waits, and then leaves its connection idle
     proxy.wait_queue(6)
-    proxy.signal(signal.SIGTERM)
-
-    proxy.wait_status(lambda status: status["state"] == "draining")
+    proxy.drain()
     assert proxy.ask_admin("/readyz")[0] == 503 and proxy.ask_admin("/healthz")[0] == 200
     at_work.respond("run")
     answer = running.read_response()
@@ -208,8 +206,7 @@ def test_while_draining_nothing_new_is_taken(one_slot):
     kept.read_response()
     running = proxy.connect().get("/running")
     at_work = backend.next_request()
-    proxy.signal(signal.SIGTERM)
-    proxy.wait_status(lambda status: status["state"] == "draining")
+    proxy.drain()
 
     with pytest.raises((OSError, Cut)):
         Client(proxy.address).get("/new").read_response()
@@ -239,8 +236,7 @@ def test_a_second_signal_ends_it_at_once_with_its_workers(penstock, desk):
     proxy.check_exit = False
     proxy.connect().get("/endless")
     worker = desk.next_job()["pid"]
-    proxy.signal(signal.SIGTERM)
-    proxy.wait_status(lambda status: status["state"] == "draining")
+    proxy.drain()
     proxy.signal(signal.SIGTERM)
     proxy.wait_exit()
     eventually(lambda: not os.path.exists(f"/proc/{worker}"), "the end of the worker")

@@ -3,7 +3,6 @@ One penstock stands before four backends; the path's first part chooses."""
 import hashlib
 import json
 import shutil
-import signal
 import tempfile
 
 import pytest
@@ -300,8 +299,7 @@ def test_a_drain_lets_what_runs_finish_and_takes_nothing_new(pair, lab):
     client = pair.house.connect(pair.front, proxy)
     stream = client.start("GET", f"/{pair.back}-plain/hold")
     backend.wait_work("/hold")
-    proxy.signal(signal.SIGTERM)
-    proxy.wait_log("draining")
+    proxy.drain()
     if client.h2:
         client.h2.pump(lambda: client.h2.goaway is not None, "a GOAWAY")
     backend.release()

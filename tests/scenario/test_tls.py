@@ -363,8 +363,7 @@ def test_draining_serves_what_has_come_over_tls(penstock, scripted, authority, f
     client = connect(proxy, authority)
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     at_work = backend.next_request()
-    proxy.signal(signal.SIGTERM)
-    proxy.wait_log("draining")
+    proxy.drain()
     at_work.respond("served")
     answer = client.read_response()
     assert (answer.body, answer["connection"]) == (b"served", "close")
@@ -385,8 +384,7 @@ def test_a_handshake_that_ends_while_draining_serves_what_came_with_it_and_no_mo
         tls.do_handshake()
     sock.sendall(hello.read())
     incoming.write(sock.recv(1 << 16))              # it has begun
-    proxy.signal(signal.SIGTERM)
-    proxy.wait_log("draining")
+    proxy.drain()
     while True:
         try:
             tls.do_handshake()

@@ -223,6 +223,11 @@ class Penstock:
     def signal(self, number):
         self.process.send_signal(number)
 
+    def drain(self):
+        """Asks it to end, and waits until every loop has heard of it. Something must be left to be finished."""
+        self.signal(signal.SIGTERM)
+        return self.wait_status(lambda status: status["state"] == "draining")
+
     def wait_exit(self):
         """The exit status; all output has been read after it."""
         try:
