@@ -157,6 +157,7 @@ def test_who_waited_too_long_is_told_so_and_never_reached_the_backend(one_slot):
 
     at_work.respond()
     running.read_response()
+    proxy.wait_in_flight(0)
     occupy(proxy, backend, "/next")      # and not /waits
 
 
