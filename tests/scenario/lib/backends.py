@@ -22,6 +22,17 @@ def listening_socket(path=None, backlog=4096):
     return sock
 
 
+def stop_accepting(listener, thread):
+    """Closes a socket at which a thread accepts, and ends that. After close() alone it would wait on, and after a
+    signal (the process was stopped for a moment, say) at whoever has the number of the socket by then."""
+    try:
+        listener.shutdown(socket.SHUT_RDWR)
+    except OSError:       # closed already
+        pass
+    thread.join()
+    listener.close()
+
+
 def address_of(sock):
     if sock.family == socket.AF_UNIX:
         return "unix:" + sock.getsockname()
@@ -231,7 +242,7 @@ class EchoBackend:
         return [head.target for head in self.heads()]
 
     def close(self):
-        self.listener.close()
+        stop_accepting(self.listener, self.thread)
         if self.path and os.path.exists(self.path):
             os.unlink(self.path)
         with self.lock:
@@ -254,7 +265,8 @@ class FixedBackend:
         self.gates = {}
         self.seen = []
         self.lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     def _accept(self):
         while True:
@@ -307,6 +319,6 @@ class FixedBackend:
             return len(self.seen) if target is None else self.seen.count(target)
 
     def close(self):
-        self.listener.close()
+        stop_accepting(self.listener, self.thread)
         for gate in self.gates.values():
             gate.set()

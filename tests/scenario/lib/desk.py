@@ -18,6 +18,7 @@ import threading
 import pytest
 
 from lib import patience
+from lib.backends import stop_accepting
 from lib.wire import TooSlow
 
 folder_of_workers = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "workers")
@@ -77,7 +78,8 @@ class Desk:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(self.path)
         self.listener.listen(4096)
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread.start()
 
     def _listen(self):
         while True:
@@ -142,7 +144,7 @@ class Desk:
         return {"command": program, "directory": folder_of_workers, **settings}
 
     def close(self):
-        self.listener.close()
+        stop_accepting(self.listener, self.thread)
         for waiting in (self.jobs, self.starts):
             while not waiting.empty():
                 waiting.get().line.close()

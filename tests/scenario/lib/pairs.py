@@ -28,7 +28,7 @@ import h2.exceptions
 import h2.settings
 
 from lib import patience
-from lib.backends import address_of, listening_socket
+from lib.backends import address_of, listening_socket, stop_accepting
 from lib.h2 import H2Client, H2Wire
 from lib.wire import Client, Cut, TooSlow, Wire, dial, eventually, reset_socket, wait_ready
 
@@ -296,7 +296,8 @@ class PairBackend:
         self.wakers = []
         self.releases = 0           # of /hold: how many may go on
         self.lock = threading.Lock()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.thread = threading.Thread(target=self._accept, daemon=True)
+        self.thread.start()
 
     def _accept(self):
         while True:
@@ -413,7 +414,7 @@ class PairBackend:
         return eventually(lambda: self.asked(path), f"a request for {path}")[-1]
 
     def close(self):
-        self.listener.close()
+        stop_accepting(self.listener, self.thread)
         with self.lock:
             for sock in self.connections:
                 try:
