@@ -112,12 +112,12 @@ def test_every_address_of_a_name_is_a_backend(penstock, made, three):
 
 def test_requests_at_the_start_wait_for_the_first_look_up(penstock, made, three):
     nameserver = made(NameServer, gpu_test="silent")
-    running = start(penstock, nameserver, three[0].port)
+    running = start(penstock, nameserver, three[0].port, resolver={"attempts": 100})
     client = running.connect()
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
     running.wait_queue(1)
     assert running.upstream()["serving"] == "coming"
-    nameserver.say("gpu.test", ["127.0.0.2"])           # the second attempt is answered
+    nameserver.say("gpu.test", ["127.0.0.2"])           # the next attempt is answered
     assert client.read_response().status == 200
 
 
@@ -252,8 +252,9 @@ def test_names_of_etc_hosts_need_no_nameserver(penstock, made):
 
 def test_without_resolve_a_name_is_looked_up_once(penstock, made, three):
     nameserver = made(NameServer, gpu_test=["127.0.0.2"], other_test=["127.0.0.3"])
-    running = penstock({"resolver": {"nameservers": [nameserver.address]}, "upstreams": {"main": {"servers": [
-        {"address": f"gpu.test:{three[0].port}"}, {"address": f"other.test:{three[0].port}", "resolve": "20ms"}]}}})
+    running = penstock({"resolver": {"nameservers": [nameserver.address], "timeout": "60s"}, "upstreams": {"main": {
+        "servers": [{"address": f"gpu.test:{three[0].port}"},
+                    {"address": f"other.test:{three[0].port}", "resolve": "20ms"}]}}})
     wait_backends(running, three[0].name, three[1].name)
     nameserver.wait_asked("other.test", 6)
     assert nameserver.count("gpu.test") == 1

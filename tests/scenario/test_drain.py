@@ -253,6 +253,7 @@ def test_abandoned_work_is_not_waited_for_when_penstock_ends(one_worker, desk):
 
 def test_a_timeout_abandons_the_work_as_a_hang_up_does(one_worker, desk):
     proxy = one_worker(timeouts={"request": "150ms"}, queue={"timeout": "1h"})
+    proxy.wait_status(lambda status: status["ready"], "a worker that can be sent a request at once")
     assert_refused(proxy.get("/too-slow"), 504, "request_timeout")
     wait_abandoned(proxy, 1)
     desk.next_job().respond()

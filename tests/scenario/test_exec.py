@@ -68,6 +68,7 @@ def test_exec_can_give_a_port_instead_of_a_socket(sidecar):
 
 def test_the_timeout_of_exec_bounds_the_wait_in_the_queue_and_the_work(sidecar, desk):
     proxy = sidecar("--concurrency", "1", "--timeout", "300ms", "--", *desk.command(), **desk.environment())
+    proxy.wait_status(lambda status: status["ready"], "a worker that can be sent a request at once")
     running = proxy.connect().get("/running")
     job = desk.next_job()
     queued = proxy.connect().get("/queued")
