@@ -115,8 +115,11 @@ def test_a_client_stream_passes(world, upstream):
 
 
 def test_a_stream_between_two_messages_ends_by_the_idle_timeout_and_blames_nobody(world):
-    caller, echo, proxy = world.start({"concurrency": 1, "timeouts": {"first_byte": "300ms"}, "on_abandon": "close",
-                                       "outlier_detection": {"consecutive_local_errors": 1, "min_healthy": 0}})
+    caller, echo, proxy = world.start(
+        {"concurrency": 1, "on_abandon": "close",
+         "outlier_detection": {"consecutive_local_errors": 1, "min_healthy": 0}},
+        routes=[{"path": "/test.Echo/Join", "upstream": "main", "timeouts": {"first_byte": "300ms"}},
+                {"prefix": "/", "upstream": "main"}])
     forever = threading.Event()
 
     def say():
@@ -161,14 +164,16 @@ def test_the_callers_deadline_reaches_the_server_and_ends_the_call(world):
     assert 10 < float(caller.unary("Deadline")(b"", timeout=20)) <= 21      # gRPC rounds
     assert caller.unary("Deadline")(b"") == b"none"
     with pytest.raises(grpc.RpcError) as error:
-        caller.unary("Slow")(b"", timeout=0.3)
+        caller.unary("Slow")(b"", timeout=1)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     eventually(echo.cancelled.is_set)
 
 
 def test_the_smaller_time_of_the_configuration_is_the_deadline(world):
-    caller, echo, _ = world.start({"timeouts": {"request": "300ms"}})
-    assert 0 < float(caller.unary("Deadline")(b"", timeout=20)) <= 1
+    caller, echo, _ = world.start({"timeouts": {"request": "8s"}}, routes=[
+        {"path": "/test.Echo/Slow", "upstream": "main", "timeouts": {"request": "1s"}},
+        {"prefix": "/", "upstream": "main"}])
+    assert 0 < float(caller.unary("Deadline")(b"", timeout=20)) <= 9
     with pytest.raises(grpc.RpcError) as error:
         caller.unary("Slow")(b"", timeout=20)
     assert error.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -236,7 +241,7 @@ def test_a_worker_is_ready_when_its_health_service_says_so(lab):
 
 
 def test_a_worker_whose_service_is_unknown_is_not_ready_and_the_log_says_why(lab):
-    proxy = spawned(lab, {"grpc": "other", "interval": "20ms", "timeout": "1s"})
+    proxy = spawned(lab, {"grpc": "other", "interval": "20ms", "timeout": "3s"})
     proxy.wait_log(r"worker main/0 .*grpc.health.v1 Check other -> NOT_FOUND")
 
 
@@ -245,7 +250,7 @@ def test_a_server_that_says_it_does_not_serve_gets_no_calls(lab):
     good.echo.serving.set()
     proxy = lab.penstock({"upstreams": {"main": {
         "protocol": "http2", "servers": [{"address": good.address}, {"address": bad.address}],
-        "health_check": {"grpc": "ocr", "interval": "20ms", "healthy": 1, "unhealthy": 1}}}})
+        "health_check": {"grpc": "ocr", "interval": "20ms", "timeout": "20s", "healthy": 1, "unhealthy": 1}}}})
     proxy.wait_metric(lambda m: m.value("penstock_backend_state", backend=bad.address, state="resting") == 1)
     caller = Caller(proxy.address)
     for number in range(10):

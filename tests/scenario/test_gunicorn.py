@@ -49,7 +49,7 @@ def test_two_such_servers_are_both_used(one_at_a_time, desk):
     run = hey(f"http://{proxy.address}/", 200, c=8)
     assert run.counts() == {200: 200} and run.errors == 0
     counts = desk.counts()
-    assert len(counts) == 2 and all(seen["done"] > 20 for seen in counts.values()), counts
+    assert len(counts) == 2 and all(seen["done"] > 0 for seen in counts.values()), counts
     assert desk.most_at_once() == 1
 
 

@@ -12,7 +12,7 @@ from lib.checks import assert_refused
 from lib.pairs import PairBackend
 from lib.wire import eventually
 
-fast = {"path": "/health", "interval": "20ms", "timeout": "100ms", "healthy": 2, "unhealthy": 3}
+fast = {"path": "/health", "interval": "20ms", "timeout": "20s", "healthy": 2, "unhealthy": 3}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_tcp_checks_only_connect(penstock, server):
 def test_a_check_takes_a_free_slot_and_is_skipped_when_there_is_none(penstock, scripted):
     one = scripted()
     proxy = penstock(servers=[{"address": one.address, "concurrency": 1}], threads=4,
-                     health_check={**fast, "timeout": "20s"})
+                     health_check=fast)
     check = one.next_request()
     assert check.request.target == "/health"
     assert backend_of(proxy, one.address)["in_flight"] == 1
@@ -113,10 +113,11 @@ def test_a_backend_of_one_slot_whose_connection_is_kept_is_checked_between_its_r
 
 
 def test_busy_is_not_dead(penstock, server):
-    """While answers come, checks that get none in time take nobody out; when nothing comes any more, they do."""
+    """While answers come, checks that get none in time take nobody out; when nothing comes any more, they do. So many
+    of them that answers may fail to come for a while."""
     one = server()
     gate = one.shuts("/health")
-    proxy = penstock(servers=[one], threads=4, health_check={**fast, "timeout": "50ms"})
+    proxy = penstock(servers=[one], threads=4, health_check={**fast, "timeout": "50ms", "unhealthy": 30})
     stop = threading.Event()
 
     def work():
@@ -126,7 +127,7 @@ def test_busy_is_not_dead(penstock, server):
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        eventually(lambda: checks(proxy, one.address, "busy") >= 6, "slow checks")
+        eventually(lambda: checks(proxy, one.address, "busy") >= 45, "slow checks")
         assert backend_of(proxy, one.address)["state"] == "ready"
     finally:
         stop.set()
@@ -143,29 +144,29 @@ def at_work(penstock, server):
     be it asked for its health or anything else, until the gates are opened."""
     def start(**settings):
         one = server()
-        gates = [one.shuts("/work")]
+        gates = [one.shuts("/work"), one.shuts("/health")]
+        # So many that it is still in service when the request comes.
         proxy = penstock(servers=[{"address": one.address, "concurrency": 2}], threads=4, health_check={
-            **fast, "timeout": "20ms"}, **settings)
+            **fast, "timeout": "20ms", "unhealthy": 30}, **settings)
         client = proxy.connect().get("/work")
         eventually(lambda: one.count("/work") == 1, "the request at work")
-        gates.append(one.shuts("/health"))
         return proxy, one, client, gates
     return start
 
 
 def test_a_backend_that_computes_and_says_nothing_until_it_is_done_is_busy(at_work):
     proxy, one, client, gates = at_work()
-    eventually(lambda: checks(proxy, one.address, "busy") >= 6, "slow checks, twice as many as take a backend out")
+    eventually(lambda: checks(proxy, one.address, "busy") >= 45, "slow checks, more than take a backend out")
     assert backend_of(proxy, one.address)["state"] == "ready"
     for gate in gates:
         gate.set()
     assert client.read_response().status == 200
     eventually(lambda: checks(proxy, one.address, "passed") >= 3, "checks that are answered again")
-    assert checks(proxy, one.address, "failed") == 0
+    assert "unhealthy" not in proxy.log()
 
 
 def test_a_backend_that_computes_for_longer_than_a_request_may_take_is_dead(at_work):
-    proxy, one, client, gates = at_work(timeouts={"first_byte": "200ms"})
+    proxy, one, client, gates = at_work(timeouts={"first_byte": "500ms"})
     assert_refused(client.read_response(), 504, "first_byte_timeout")
     assert wait_state(proxy, one.address, "resting")["why"] == "unhealthy: GET /health: no answer in 20ms"
     assert checks(proxy, one.address, "busy") >= 1
@@ -193,7 +194,7 @@ def wait_ready(proxy):
 
 def test_a_worker_with_work_and_without_a_sign_of_life_is_hung_and_restarted(penstock, desk):
     proxy = penstock({"upstreams": {"main": {
-        "workers": workers_of(desk, hung_after="300ms"), "timeouts": {"client_stall": "100ms"}}}, "threads": 4})
+        "workers": workers_of(desk, hung_after="2s"), "timeouts": {"client_stall": "100ms"}}}, "threads": 4})
     pid = wait_ready(proxy)["pid"]
     client = proxy.connect().post("/stuck", "x")
     desk.next_job()
@@ -209,7 +210,7 @@ def test_a_worker_with_work_and_without_a_sign_of_life_is_hung_and_restarted(pen
 
 def test_a_stopped_process_is_hung_too(penstock, desk):
     proxy = penstock({"upstreams": {"main": {
-        "workers": workers_of(desk, hung_after="300ms"), "timeouts": {"client_stall": "100ms"}}}, "threads": 4})
+        "workers": workers_of(desk, hung_after="2s"), "timeouts": {"client_stall": "100ms"}}}, "threads": 4})
     pid = wait_ready(proxy)["pid"]
     os.kill(pid, signal.SIGSTOP)
     client = proxy.connect().get("/safe")
@@ -221,7 +222,7 @@ def test_a_stopped_process_is_hung_too(penstock, desk):
 
 def test_a_worker_that_sends_a_little_now_and_then_is_not_hung(penstock, desk):
     proxy = penstock({"upstreams": {"main": {
-        "workers": workers_of(desk, hung_after="1s"), "timeouts": {"client_stall": "100ms"}, "concurrency": 2}},
+        "workers": workers_of(desk, hung_after="3s"), "timeouts": {"client_stall": "100ms"}, "concurrency": 2}},
         "threads": 4})
     pid = wait_ready(proxy)["pid"]
     long = proxy.connect().get("/long")
@@ -231,10 +232,10 @@ def test_a_worker_that_sends_a_little_now_and_then_is_not_hung(penstock, desk):
         client = proxy.connect().get("/short")
         desk.next_job().respond("short")
         client.read_response()
-        return proxy.status()["up_seconds"] > begun + 2
+        return proxy.status()["up_seconds"] > begun + 4
 
     begun = proxy.status()["up_seconds"]
-    eventually(short, "short requests, for twice as long as hung_after")
+    eventually(short, "short requests, for longer than hung_after")
     held.respond("at last")
     assert long.read_response().body == b"at last"
     assert wait_ready(proxy)["pid"] == pid
@@ -279,7 +280,7 @@ def over_http2(request, lab, tmp_path):
         backend = lab.backend(PairBackend, speaks=request.param, authority=authority)
         if request.param == "h2s":
             more["tls"] = {"ca": authority.ca}
-        check = {**fast, "path": path, "timeout": "300ms", **more.pop("check", {})}
+        check = {**fast, "path": path, **more.pop("check", {})}
         return backend, lab.penstock(servers=[backend], threads=4, protocol="http2", health_check=check, **more)
     return make
 
@@ -295,7 +296,7 @@ def test_a_path_is_asked_for_over_http2(over_http2, path):
 
 
 def test_an_answer_over_http2_that_does_not_end_is_judged_by_its_head(over_http2):
-    backend, proxy = over_http2("/stall")
+    backend, proxy = over_http2("/stall", check={"timeout": "2s"})
     eventually(lambda: checks(proxy, backend.address, "passed") >= 2, "good checks")
     assert checks(proxy, backend.address, "failed") == 0
 
@@ -303,7 +304,7 @@ def test_an_answer_over_http2_that_does_not_end_is_judged_by_its_head(over_http2
 @pytest.mark.parametrize("path, why", [("/empty", "GET /empty -> 204"), ("/reset", "GET /reset -> stream reset"),
                                        ("/silent", "GET /silent: no answer in 300ms")])
 def test_a_backend_is_unhealthy_where_its_answer_over_http2_is_not_the_expected_one(over_http2, path, why):
-    backend, proxy = over_http2(path)
+    backend, proxy = over_http2(path, check={"timeout": "300ms"} if path == "/silent" else {})
     assert wait_state(proxy, backend.address, "resting")["why"].startswith(f"unhealthy: {why}")
     assert_refused(proxy.get("/"), 503, "no_backend")
 

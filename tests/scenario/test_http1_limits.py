@@ -125,7 +125,9 @@ def test_a_client_that_uploads_much_sees_the_refusal_and_no_reset(penstock, echo
 def test_a_head_that_does_not_come_in_time_is_answered_with_408(penstock, echo):
     backend = echo()
     proxy = penstock(servers=[backend], limits={"client_header_timeout": "200ms"})
+    proxy.signal(signal.SIGSTOP)               # so that its beginning is there before its time begins
     client = proxy.connect().send("GET / HTTP/1.1\r\nHost: a\r\n")
+    proxy.signal(signal.SIGCONT)
     answer = client.read_response()
     assert answer.status == 408 and "close" in answer.head.list("connection")
     client.expect_end()
@@ -135,7 +137,9 @@ def test_a_head_that_does_not_come_in_time_is_answered_with_408(penstock, echo):
 def test_a_head_that_comes_drop_by_drop_has_one_time_for_the_whole(penstock, echo):
     backend = echo()
     proxy = penstock(servers=[backend], limits={"client_header_timeout": "200ms"})
+    proxy.signal(signal.SIGSTOP)
     client = proxy.connect().send("GET / HTTP/1.1\r\nHost: a\r\n")
+    proxy.signal(signal.SIGCONT)
     client.sock.settimeout(0.01)
     while True:                                # a byte every 10 ms, until the answer comes
         try:

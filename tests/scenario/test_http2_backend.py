@@ -38,7 +38,8 @@ def test_exchanges_share_one_connection(start):
 
 def test_requests_that_come_while_tls_shakes_hands_share_its_connection(lab, tmp_path):
     backend = lab.backend(H2Backend, context=Authority(str(tmp_path)).server_context(["h2"]))
-    proxy = lab.penstock(servers=[backend], protocol="http2", tls={"verify": False}, threads=1)
+    proxy = lab.penstock(servers=[backend], protocol="http2", tls={"verify": False}, threads=1,
+                         timeouts={"connect": "20s"})
     clients = [proxy.connect() for _ in range(60)]
     for client in clients:              # turn by turn: some find the first one's connection with an unsent greeting
         client.get("/")
@@ -217,7 +218,8 @@ def test_requests_leave_a_connection_that_does_not_answer_and_it_is_closed(start
 
 
 def test_a_connection_that_answers_is_kept_whatever_its_requests_do(start):
-    backend, proxy = start(timeouts={"first_byte": "100ms"})
+    backend, proxy = start(routes=[{"path": "/slow", "upstream": "main", "timeouts": {"first_byte": "100ms"}},
+                                   {"prefix": "/", "upstream": "main"}])
     client = proxy.connect().get("/")
     connection = backend.accept()
     connection.respond(connection.next_request())
@@ -259,12 +261,12 @@ def test_a_handshake_that_hangs_is_not_waited_for_by_the_next(lab, tmp_path):
     backend = lab.backend(H2Backend, context=authority.server_context(["h2"]))
     proxy = lab.penstock({"threads": 1, "upstreams": {"main": {
         "servers": [{"address": backend.address}], "protocol": "http2", "tls": {"verify": False},
-        "retry": {"attempts": 0}, "timeouts": {"connect": "300ms"}}},
-        "routes": [{"path": "/patient", "upstream": "main", "timeouts": {"connect": "20s"}},
+        "retry": {"attempts": 0}, "timeouts": {"connect": "20s"}}},
+        "routes": [{"path": "/impatient", "upstream": "main", "timeouts": {"connect": "300ms"}},
                    {"prefix": "/", "upstream": "main"}]})
     patient = proxy.connect().get("/patient")
     hangs, _ = backend.listener.accept()
-    answer = proxy.connect().get("/").read_response()
+    answer = proxy.connect().get("/impatient").read_response()
     assert (answer.status, answer["x-penstock-reason"]) == (502, "connect_failure")
     backend.accept()                                # to see whether it is up
     proxy.wait_status(lambda status: status["upstreams"]["main"]["backends"][0]["state"] == "ready")

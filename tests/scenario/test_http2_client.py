@@ -3,6 +3,7 @@ side, and that streams share a connection without standing in each other's way."
 import hashlib
 import re
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -374,8 +375,10 @@ def test_a_preface_without_a_request_is_closed_in_time(talk, echo):
 def test_a_head_that_does_not_come_to_its_end_ends_the_connection_in_time(talk, scripted):
     backend = scripted()
     table = talk([backend], limits={"client_header_timeout": "200ms"})
+    table.proxy.signal(signal.SIGSTOP)      # so that the first head is there before its time begins
     client = Frames(dial(table.proxy.address)).hello()
     client.send(headers(1, request("GET", "/"), end=True))
+    table.proxy.signal(signal.SIGCONT)
     backend.next_request().respond("ok")
     assert client.status(1) == 200
     client.send(headers(3, request("GET", "/"), end=True, done=False))
@@ -385,9 +388,9 @@ def test_a_head_that_does_not_come_to_its_end_ends_the_connection_in_time(talk, 
 
 def test_each_head_has_its_own_time(talk, echo):
     """However they lie in the reads: here each ends with the beginning of the next."""
-    table = talk([echo()], limits={"client_header_timeout": "1s"})
+    table = talk([echo()], limits={"client_header_timeout": "3s"})
     client = Frames(dial(table.proxy.address)).hello()
-    until = time.monotonic() + 2
+    until = time.monotonic() + 4
     heads = [headers(number, request("GET", "/", [("x", "y" * 200)]), end=True) for number in range(1, 1000, 2)]
     client.send(heads[0][:100])
     for at, number in enumerate(range(1, 999, 2)):

@@ -1,5 +1,6 @@
 """PROXY headers, versions 1 and 2: who the client is then, what is refused, and that the header comes before TLS."""
 import json
+import signal
 import socket
 import struct
 import subprocess
@@ -93,8 +94,10 @@ def test_a_connection_without_a_good_header_is_closed_and_counted(behind, what):
 
 def test_a_header_that_does_not_end_is_cut_in_time(behind):
     proxy = behind(limits={"client_header_timeout": "300ms"})
+    proxy.signal(signal.SIGSTOP)                # so that its beginning is there before its time begins
     slow = proxy.connect()
     slow.send("PROXY TCP4 ")
+    proxy.signal(signal.SIGCONT)
     slow.expect_gone()
     eventually(lambda: errors(proxy) == {"timeout": 1}, "one that took too long")
 

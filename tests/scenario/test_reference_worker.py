@@ -129,7 +129,7 @@ def test_a_client_that_leaves_does_not_stop_the_inference(reference_worker):
     worker = reference_worker(delay="50ms")
     Client(worker.address).post(infer, infer_body(image(1))).close()
     eventually(lambda: worker.counts().value("nv_inference_request_success") == 1, "it ran to its end")
-    assert worker.counts().value("reference_in_flight") == 0
+    eventually(lambda: worker.counts().value("reference_in_flight") == 0, "its end")
 
 
 def test_penstock_spawns_it_and_its_model_labels_the_metrics(penstock):
@@ -144,5 +144,5 @@ def test_penstock_spawns_it_and_its_model_labels_the_metrics(penstock):
     for answer in answers:
         assert answer.status == 200
         assert result(answer.body)[0] == pytest.approx(convnet.probabilities(of), abs=1e-5)
-    assert proxy.metrics().value("penstock_requests_total", model="convnet", code="200") == 4
+    proxy.wait_metric(lambda m: m.value("penstock_requests_total", model="convnet", code="200") == 4)
     assert proxy.get("/v2/health/ready").status == 404, "only what the routes name"

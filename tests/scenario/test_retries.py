@@ -220,9 +220,10 @@ def test_a_retry_waits_for_a_busy_backend_but_not_for_ever_beside_one_that_is_id
     at_work = first.next_request()
     client = proxy.connect().get("/x")
     second.next_request().respond("no", "503 Bad")
-    proxy.wait_queue(1)
     second.next_request().respond("yes")
     assert client.read_response().body == b"yes"
+    line = proxy.wait_access(lambda line: line["target"] == "/x")
+    assert line["queue_ms"] >= 990, line        # half of its time
     at_work.respond("held")
     assert held.read_response().status == 200
 
@@ -253,7 +254,7 @@ def test_one_deadline_covers_the_queue_and_all_tries(penstock, scripted):
     client = proxy.connect().get()
     assert_refused(client.read_response(), 504, "request_timeout")
     line = proxy.wait_access(lambda line: line["status"] == 504)
-    assert line["attempts"] == 3, line
+    assert line["attempts"] <= 3, line      # each takes a quarter of a second, or longer
 
 
 def test_waiting_for_another_try_is_no_time_of_the_backend(penstock, scripted):
@@ -301,7 +302,7 @@ def test_a_pause_is_not_longer_than_the_deadline_allows(pair):
 
 
 def test_a_try_that_takes_too_long_is_given_up_and_its_slot_held_until_its_work_is_over(pair):
-    proxy, slow, other = pair({"per_try_timeout": "150ms"}, concurrency=1)
+    proxy, slow, other = pair({"per_try_timeout": "2s"}, concurrency=1)
     client = proxy.connect().get("/x")
     at_work = slow.next_request()
     other.next_request().respond("in time")
@@ -315,7 +316,7 @@ def test_a_try_that_takes_too_long_is_given_up_and_its_slot_held_until_its_work_
     at_work.respond("too late")
     proxy.wait_in_flight(0)
     assert retries(proxy, outcome="succeeded") == 1
-    assert proxy.metrics().value("penstock_wasted_backend_seconds_total", cause="per_try_timeout") > 0
+    proxy.wait_metric(lambda m: m.value("penstock_wasted_backend_seconds_total", cause="per_try_timeout") > 0)
 
 
 def test_504_per_try_timeout_is_sent_when_no_attempt_is_left(pair):
@@ -333,7 +334,7 @@ def test_a_post_that_takes_longer_than_a_try_may_is_not_sent_again(pair):
 
 
 def test_the_time_of_a_try_ends_with_the_first_byte_of_its_answer(pair):
-    proxy, first, _ = pair({"per_try_timeout": "100ms"})
+    proxy, first, _ = pair({"per_try_timeout": "2s"})
     client = proxy.connect().get()
     at_work = first.next_request().send("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe")
     assert client.read_head().status == 200

@@ -199,7 +199,7 @@ def test_a_handshake_that_hangs_ends_with_the_time_to_connect(penstock, scripted
     answer = client.read_response()
     assert (answer.status, answer["x-penstock-reason"]) == (502, "connect_failure")
     proxy.wait_log("TLS handshake: not done in time")
-    assert failures(proxy) == {"timeout": 1}
+    assert set(failures(proxy)) == {"timeout"}      # more than one where it was asked since whether it is up
 
 
 def test_another_server_takes_what_the_untrusted_one_cannot(penstock, secure, authority):
@@ -292,7 +292,8 @@ def test_a_suspect_server_is_asked_over_tls_whether_it_is_up(penstock, lab, auth
 def test_a_health_check_asks_over_tls(penstock, secure, authority):
     backend = secure()
     proxy = penstock(servers=[backend], tls={"ca": authority.ca},
-                     health_check={"path": "/health", "interval": "100ms", "healthy": 1, "unhealthy": 1})
+                     health_check={"path": "/health", "interval": "100ms", "timeout": "20s", "healthy": 1,
+                                   "unhealthy": 1})
     at_work = backend.next_request()
     assert at_work.request.target == "/health"
     at_work.respond("fine")
