@@ -418,11 +418,11 @@ def test_a_malformed_request_leaves_its_line_in_the_log_and_is_counted(bound):
 
 
 def test_a_malformed_request_does_not_run_the_head_timeout_of_its_connection(bound):
-    table = bound(limits={"client_header_timeout": "200ms"})
+    table = bound(limits={"client_header_timeout": "2s"})
     client = table.connect().hello()
     client.send(headers(1, with_field("connection", "close"), end=True))
     client.next_frame(RST_STREAM, 1)
-    until = time.monotonic() + 0.5
+    until = time.monotonic() + 3
     number = 1
     while time.monotonic() < until:
         number += 2
@@ -431,7 +431,7 @@ def test_a_malformed_request_does_not_run_the_head_timeout_of_its_connection(bou
         client.send(headers(number + 2, with_field("connection", "close"), end=True))
         number += 2
         client.next_frame(RST_STREAM, number)
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 def test_a_body_that_is_not_as_long_as_it_said_is_logged_as_that(bound):

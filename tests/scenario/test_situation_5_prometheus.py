@@ -76,8 +76,9 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
     prometheus.wait(success, lambda values: values == {"resnet50": 1})
     prometheus.wait(unavailable, lambda values: values == {"resnet50": 0})
 
-    steady = attack(proxy.address, path, 100, seconds, bodies)
-    assert steady.counts() == {200: 100 * seconds}, "the service can take this"
+    # A little more than half of what it can take: what comes late, and all at once, finds room too.
+    steady = attack(proxy.address, path, 60, seconds, bodies)
+    assert steady.counts() == {200: 60 * seconds}, "the service can take this"
     assert proxy.metrics().value("penstock_circuit_open_total") == 0
 
     overload = attack(proxy.address, path, 1.5 * capacity, seconds, bodies)
@@ -86,7 +87,7 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
     tripped = proxy.metrics()
     hold = tripped.value("penstock_backend_duration_seconds_sum") / tripped.value(
         "penstock_backend_duration_seconds_count")
-    print(f"steady: 100/s for {seconds} s, half within {steady.percentile(0.5, 200):.3f} s, 99 % within "
+    print(f"steady: 60/s for {seconds} s, half within {steady.percentile(0.5, 200):.3f} s, 99 % within "
           f"{steady.percentile(0.99, 200):.3f} s; overload: {1.5 * capacity:.0f}/s, {served / seconds:.1f}/s served, "
           f"half within {overload.percentile(0.5, 200):.3f} s, 99 % within {overload.percentile(0.99, 200):.3f} s; "
           f"{refused / seconds:.1f}/s refused, half within {1e3 * overload.percentile(0.5, 503):.1f} ms, 99 % within "
@@ -119,14 +120,16 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
     query = "sum(rate(triton_inference_request_success_total[1m])) by (model)"
     assert prometheus.values(query, now) == {"resnet50": pytest.approx(expected)}
 
-    # The quantile is of what came after the first sample: what both runs measured, in penstock's buckets.
+    # The quantile is of what came after the first sample: what the access log says of both runs, in penstock's buckets;
+    # and not far from what they measured themselves.
     bounds = sorted(float(dict(labels)["le"]) for name, labels in tripped
                     if name == "penstock_request_duration_seconds_bucket")[:-1]
+    logged = [max(line["total_ms"], 0.001) / 1e3 for line in proxy.access_log()[1:]]
     measured = sorted(answer.seconds for answer in steady.answers + overload.answers)
     query = ("histogram_quantile(0.99, sum by (le, model) "
              "(rate(triton_inference_request_duration_seconds_bucket[5m])))")
     found = prometheus.values(query, now)
-    assert found == {"resnet50": pytest.approx(quantile(0.99, measured, bounds), rel=0.1)}
+    assert found == {"resnet50": pytest.approx(quantile(0.99, logged, bounds), rel=0.1)}
     assert percentile(measured, 0.98) * 0.5 < found["resnet50"] < 2.5 * percentile(measured, 0.995)
 
     scraped, = prometheus.query("process_cpu_seconds_total", now)
