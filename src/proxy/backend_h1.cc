@@ -349,16 +349,16 @@ void BackendH1::pool_or_close(const Ended& ended, bool wanted, Time now) {
     count_bytes();
 }
 
-BackendSide::Remains BackendH1::take_remains(Time) {
+BackendSide::Remains BackendH1::take_remains(bool tries_fresh, Time) {
     Outcome outcome = Outcome::early_close;
     if (channel_.handshaking() && !channel_.dead()) note_handshake(channel_, loop_, upstream_, backend_);
     if (!request_begun)
         outcome = connected && reused ? Outcome::unused : Outcome::connect_failed;
     else if (answer_begun)
         outcome = Outcome::cut;
-    else if (reused && !upstream_.backend(backend_).spawned)
-        // Closed as we used it: says nothing about a server. A worker of ours is asked whether it lives, else
-        // those who come next meet the same end before its exit is read.
+    else if (tries_fresh && !upstream_.backend(backend_).spawned)
+        // Closed as we used it: the fresh connection will tell whether the server lives. A worker of ours is
+        // asked at once, and so is a server where none is tried, else those who come next meet the same end.
         outcome = Outcome::stale;
     exchange_ = nullptr;
     Remains remains{std::move(lease_), {outcome, Keep::closing}};

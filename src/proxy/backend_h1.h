@@ -52,7 +52,7 @@ class BackendH1 final : public ChannelUser, public Mortal, public Link<PoolTag>,
     void cancel(Cause cause, Time now) override;
     Time last_sent() const override { return channel_.last_sent(); }
     void release(Time now) override;
-    Remains take_remains(Time now) override;
+    Remains take_remains(bool tries_fresh, Time now) override;
 
   private:
     enum class State : uint8_t { dialing, busy, idle, abandoned, closed };

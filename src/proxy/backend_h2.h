@@ -59,7 +59,7 @@ class BackendStream final : public BackendSide,
     void cancel(Cause cause, Time now) override;
     Time last_sent() const override;
     void release(Time now) override;
-    Remains take_remains(Time now) override;
+    Remains take_remains(bool tries_fresh, Time now) override;
 
     void run(Time now) override;
     void reap() override;

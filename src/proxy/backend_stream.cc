@@ -149,12 +149,13 @@ void BackendStream::release(Time now) {
     close();
 }
 
-BackendSide::Remains BackendStream::take_remains(Time now) {
+BackendSide::Remains BackendStream::take_remains(bool tries_fresh, Time now) {
     Outcome outcome = Outcome::early_close;
     if (!ran_)
         outcome = connected ? Outcome::unused : Outcome::connect_failed;
-    else if (refused_ || (reused && !answer_begun && !upstream_.backend(lease_.backend()).spawned))
-        outcome = Outcome::stale;
+    else if (refused_ || (reused && !answer_begun && (connection_ || tries_fresh) &&
+                          !upstream_.backend(lease_.backend()).spawned))
+        outcome = Outcome::stale;  // where it has only reset the stream, it lives
     else if (answer_begun)
         outcome = Outcome::cut;
     if (!connected) note_not_connected();

@@ -83,7 +83,7 @@ void Exchange::backend_failed(Time now) {
     BackendSide* side = backend_;
     backend_ = nullptr;
     backend_done_ = now;
-    BackendSide::Remains remains = side->take_remains(now);
+    BackendSide::Remains remains = side->take_remains(answer.verdict == RetryVerdict::fresh, now);
     if (answer.verdict == RetryVerdict::no || is_over(answer) || !start_over()) {
         Wakes wakes;
         loop_.park().finish(remains.lease, remains.end, now, wakes);

@@ -40,12 +40,13 @@ class BackendSide : public Side {
     // The response is complete, which proves that the work is over: gives slot and connection back. The lease
     // ends with outcome_of(response).
     virtual void release(Time now) = 0;
-    // It failed. Closes the connection; the caller finishes the lease, or tries again with it.
+    // It failed. Closes the connection; the caller finishes the lease, or tries again with it, on a fresh
+    // connection to the same backend if `tries_fresh`.
     struct Remains {
         Lease lease;
         End end;
     };
-    virtual Remains take_remains(Time now) = 0;
+    virtual Remains take_remains(bool tries_fresh, Time now) = 0;
 
     bool connected = false;      // else it is still dialing
     bool reused = false;         // the connection came from the pool

@@ -212,6 +212,24 @@ def test_a_post_is_not_sent_twice(one_loop):
     serve(backend, client, "three")
 
 
+def test_a_server_on_which_a_post_was_lost_is_asked_whether_it_lives_before_it_gets_the_next(one_loop):
+    # It dies, one connection after the other: those that are still open there would each lose a request.
+    backend, proxy = one_loop(concurrency=2)
+    clients = [proxy.connect() for _ in range(2)]
+    for client in clients:
+        client.get("/")
+    for at_work in [backend.next_request() for _ in clients]:
+        at_work.respond()
+    for client in clients:
+        assert client.read_response().status == 200
+    clients[0].post("/lost", b"abc")
+    dying = backend.next_request()
+    backend.listener.close()
+    dying.reset()
+    assert_refused(clients[0].read_response(), 502, "backend_reset")
+    assert_refused(clients[1].post("/next", b"abc").read_response(), 503, "no_backend")
+
+
 def test_a_body_that_was_let_go_of_is_not_sent_twice(one_loop):
     # More than the buffer holds: the beginning is gone when the connection ends.
     backend, proxy = one_loop(buffer={"request": "64KiB"})

@@ -299,13 +299,13 @@ void Connection::pool_or_close(const Ended& ended, bool wanted, Time now) {
     loop_.turn().arm(deadline_, now + upstream_.settings.pool.idle);
 }
 
-BackendSide::Remains Connection::take_remains(Time) {
+BackendSide::Remains Connection::take_remains(bool tries_fresh, Time) {
     Outcome outcome = Outcome::early_close;
     if (!request_begun)
         outcome = connected && reused ? Outcome::unused : Outcome::connect_failed;
     else if (answer_begun)
         outcome = Outcome::cut;
-    else if (reused && !upstream_.backend(backend_).spawned)
+    else if (tries_fresh && !upstream_.backend(backend_).spawned)
         outcome = Outcome::stale;
     exchange_ = nullptr;
     Remains remains{std::move(lease_), {outcome, Keep::closing}};

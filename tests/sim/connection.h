@@ -55,7 +55,7 @@ class Connection final : public Task, public Mortal, public BackendSide {
     void cancel(Cause cause, Time now) override;
     Time last_sent() const override { return last_sent_; }
     void release(Time now) override;
-    Remains take_remains(Time now) override;
+    Remains take_remains(bool tries_fresh, Time now) override;
 
   private:
     enum class State : uint8_t { dialing, busy, idle, abandoned, closed };
