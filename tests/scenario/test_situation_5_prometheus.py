@@ -1,6 +1,7 @@
 """Situation 5, watched by a real Prometheus: a constant rate, then half as much again as the service can take. The
 configurations are those that we ship, conf/triton.yaml and conf/prometheus/. $PENSTOCK_ATTACK_SECONDS=60 makes the runs
-as long as one likes (a minute at most, as the queries look back a minute), -s shows their numbers."""
+as long as one likes (a minute at most, as the queries look back a minute), $PENSTOCK_ATTACK_RATE=100 the first one as
+fast as the service can take, -s shows their numbers."""
 import os
 
 import pytest
@@ -12,6 +13,8 @@ from lib.prometheus import Prometheus
 from lib.proxy import repository
 
 seconds = int(os.environ.get("PENSTOCK_ATTACK_SECONDS", "8"))
+# A little more than half of what it can take: what comes late, and all at once, finds room too.
+steady_rate = int(os.environ.get("PENSTOCK_ATTACK_RATE", "60"))
 path = "/v2/models/resnet50/infer"
 delay = 0.9                      # of an inference; so 100 connections do a little more than 100 a second
 capacity = 100 / delay
@@ -76,9 +79,8 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
     prometheus.wait(success, lambda values: values == {"resnet50": 1})
     prometheus.wait(unavailable, lambda values: values == {"resnet50": 0})
 
-    # A little more than half of what it can take: what comes late, and all at once, finds room too.
-    steady = attack(proxy.address, path, 60, seconds, bodies)
-    assert steady.counts() == {200: 60 * seconds}, "the service can take this"
+    steady = attack(proxy.address, path, steady_rate, seconds, bodies)
+    assert steady.counts() == {200: steady_rate * seconds}, "the service can take this"
     assert proxy.metrics().value("penstock_circuit_open_total") == 0
 
     overload = attack(proxy.address, path, 1.5 * capacity, seconds, bodies)
@@ -87,7 +89,7 @@ def test_the_breaker_trips_at_half_as_much_again_and_prometheus_answers_the_five
     tripped = proxy.metrics()
     hold = tripped.value("penstock_backend_duration_seconds_sum") / tripped.value(
         "penstock_backend_duration_seconds_count")
-    print(f"steady: 60/s for {seconds} s, half within {steady.percentile(0.5, 200):.3f} s, 99 % within "
+    print(f"steady: {steady_rate}/s for {seconds} s, half within {steady.percentile(0.5, 200):.3f} s, 99 % within "
           f"{steady.percentile(0.99, 200):.3f} s; overload: {1.5 * capacity:.0f}/s, {served / seconds:.1f}/s served, "
           f"half within {overload.percentile(0.5, 200):.3f} s, 99 % within {overload.percentile(0.99, 200):.3f} s; "
           f"{refused / seconds:.1f}/s refused, half within {1e3 * overload.percentile(0.5, 503):.1f} ms, 99 % within "
