@@ -9,7 +9,7 @@ import pytest
 
 from lib import frames
 from lib.frames import (DATA, ENHANCE_YOUR_CALM, GOAWAY, HEADERS, PING, PRIORITY, PROTOCOL_ERROR, RST_STREAM,
-                        WINDOW_UPDATE, Frames, continuation, data, encode, frame, headers, ping, request, reset,
+                        Frames, continuation, data, encode, frame, headers, ping, request, reset,
                         settings, window_update)
 from lib.pairs import PairBackend
 from lib.wire import Cut, dial, eventually

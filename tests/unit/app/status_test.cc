@@ -25,6 +25,16 @@ Status status_of(std::initializer_list<const char*> serving) {
     return status;
 }
 
+const BackendStatus busy_worker{.name = "u1/0",
+                                .address = "unix:/run/x/0.sock",
+                                .state = "ready",
+                                .why = "busy",
+                                .generation = 3,
+                                .slots = 1,
+                                .weight = 5,
+                                .in_flight = 1,
+                                .connections = 1};
+
 }  // namespace
 
 TEST_CASE("traffic makes sense when started, not draining, and some upstream serves") {
@@ -45,15 +55,7 @@ TEST_CASE("the JSON has what the contract names") {
     UpstreamStatus& u = status.upstreams[0];
     u.queue = {2, 10, 4096};
     u.abandoned = 1;
-    u.backends.push_back({.name = "u1/0",
-                          .address = "unix:/run/x/0.sock",
-                          .state = "ready",
-                          .why = "busy",
-                          .generation = 3,
-                          .slots = 1,
-                          .weight = 5,
-                          .in_flight = 1,
-                          .connections = 1});
+    u.backends.push_back(busy_worker);
     u.backends.push_back({.name = "10.0.0.5:80",
                           .state = "resting",
                           .why = "ejected: consecutive_5xx",
@@ -118,15 +120,7 @@ TEST_CASE("people get a table") {
     Status status = status_of({"serving"});
     UpstreamStatus& u = status.upstreams[0];
     u.queue = {2, 10, 4096};
-    u.backends.push_back({.name = "u1/0",
-                          .address = "unix:/run/x/0.sock",
-                          .state = "ready",
-                          .why = "busy",
-                          .generation = 3,
-                          .slots = 1,
-                          .weight = 5,
-                          .in_flight = 1,
-                          .connections = 1});
+    u.backends.push_back(busy_worker);
     u.backends.push_back({.name = "10.0.0.5:80",
                           .address = "10.0.0.5:80",
                           .state = "resting",
